@@ -1,1 +1,34 @@
-//! cdc-manifest
+//! Every durable JSON of a lake, its layout, and compare-and-swap over object stores.
+//!
+//! The type to know is [`ManifestStore`]: `manifest.json` is the commit point, and a flush has
+//! happened when [`ManifestStore::commit`] says [`Swap::Stored`].
+//!
+//! ```
+//! use cdc_core::{Epoch, TableName};
+//! use cdc_manifest::{LakeStore, ManifestStore, StorageSpec, layout};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let lake = LakeStore::open(&StorageSpec::Memory).unwrap();
+//! lake.probe_cas().await.unwrap();
+//! assert!(ManifestStore::new(lake).load().await.unwrap().is_none());
+//!
+//! let orders = TableName::new("public", "orders");
+//! assert_eq!(layout::delta_key(&orders, Epoch(3), 0), "public.orders/deltas/epoch=000003.parquet");
+//! # });
+//! ```
+
+mod error;
+mod json;
+pub mod layout;
+mod manifest;
+mod store;
+mod wire;
+
+pub use error::{Error, Result};
+pub use json::Extra;
+pub use manifest::{
+    CatalogInfo, ColumnEntry, CompactionInfo, Gap, MANIFEST_VERSION, Manifest, ManifestStore,
+    NestedType, OmittedEntry, RoleColumns, RoleEntry, RoleTable, SchemaEntry, SourceInfo,
+    TableEntry, TableState, TableStatus, TypeKind, Versioned,
+};
+pub use store::{DurableFs, LakeStore, ObjectVersion, Revalidated, StorageSpec, Swap};
