@@ -1,2 +1,47 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: every task of this workspace that is more than one cargo command.
+//!
+//! Tasks never install anything into the checkout; what they need from outside lies in the cache
+//! directory (`PGCDC_CACHE`, see [`repo::cache_dir`]).
+
+mod ci;
+mod deps;
+mod pg;
+mod repo;
+mod setup;
+mod shell;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the pgcdc workspace", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the other tasks need: PostgreSQL servers, client tools, Python readers
+    Setup(setup::Args),
+    /// Check who imports whom against the rules of docs/ARCHITECTURE.md
+    Deps,
+    /// Everything a change must pass: setup, fmt, clippy, deps, unit tests, e2e
+    Ci(ci::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Setup(args) => setup::run(&args),
+        Task::Deps => deps::run(),
+        Task::Ci(args) => ci::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `cargo xtask ci`: what a change must pass, in the order that fails fastest, with the time each
+//! step took.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::setup::Majors;
+use crate::{deps, repo, setup, shell};
+
+/// Which steps to run.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// PostgreSQL majors that the end-to-end tests run against
+    #[arg(long, default_value = "15,18")]
+    pg: Majors,
+}
+
+/// Runs all steps and stops at the first that fails.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut steps = Steps::default();
+    steps.run("setup", || {
+        setup::ensure(&args.pg)?;
+        setup::ensure_readers()
+    })?;
+    steps.run("fmt", || cargo(&["fmt", "--all", "--check"]))?;
+    steps.run("clippy", || {
+        cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+    })?;
+    steps.run("deps", deps::run)?;
+    steps.run("test", || cargo(&["test", "--workspace"]))?;
+    steps.report();
+    Ok(())
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    shell::run(shell::command(repo::cargo()).current_dir(repo::root()).args(args))
+}
+
+#[derive(Default)]
+struct Steps {
+    done: Vec<(&'static str, Duration)>,
+}
+
+impl Steps {
+    fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        println!("==> {name}");
+        let started = Instant::now();
+        let outcome = step();
+        self.done.push((name, started.elapsed()));
+        if outcome.is_err() {
+            self.report();
+        }
+        outcome.with_context(|| format!("step `{name}` failed"))
+    }
+
+    fn report(&self) {
+        println!("==> time per step");
+        for (name, took) in &self.done {
+            println!("{name:>8} {:7.1} s", took.as_secs_f64());
+        }
+    }
+}

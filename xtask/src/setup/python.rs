@@ -1,0 +1,79 @@
+//! A Python environment with the Iceberg readers that we did not write: pyiceberg and DuckDB.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::{clear, is_stamped, stamp};
+use crate::{repo, shell};
+
+/// The readers, at the exact versions that the comparisons were proved with.
+const PACKAGES: [&str; 6] = [
+    "pyiceberg[sql-sqlite,pyarrow]==0.12.0",
+    "duckdb==1.5.5",
+    "duckdb-extensions",
+    "duckdb-extension-avro==1.5.5",
+    "duckdb-extension-httpfs==1.5.5",
+    "duckdb-extension-iceberg==1.5.5",
+];
+
+/// Installs DuckDB's extensions from their packages: DuckDB itself would download them.
+const IMPORT_EXTENSIONS: &str = "
+import sys, duckdb
+from duckdb_extensions import import_extension
+connection = duckdb.connect(config={'extension_directory': sys.argv[1]})
+for name in ('avro', 'httpfs', 'iceberg'):
+    import_extension(name, con=connection)
+    connection.sql(f'LOAD {name}')
+";
+
+/// The Python that has pyiceberg and DuckDB.
+pub(crate) fn interpreter() -> Result<PathBuf> {
+    let python = home(&repo::cache_dir()?).join("bin/python");
+    if !python.exists() {
+        bail!("no Python environment at {}; hint: cargo xtask setup", python.display());
+    }
+    Ok(python)
+}
+
+/// The directory of DuckDB's extensions, for its setting `extension_directory`.
+pub(crate) fn duckdb_extensions() -> Result<PathBuf> {
+    Ok(home(&repo::cache_dir()?).join("duckdb"))
+}
+
+/// Installs the environment unless it is there.
+pub(super) fn ensure(cache: &Path) -> Result<()> {
+    let home = home(cache);
+    let version = PACKAGES.join("\n");
+    if is_stamped(&home, &version) {
+        return Ok(());
+    }
+    println!("setup: pyiceberg 0.12.0 and DuckDB 1.5.5");
+    clear(&home)?;
+    create_environment(&home, &PACKAGES)?;
+    shell::run(
+        shell::command(home.join("bin/python"))
+            .args(["-c", IMPORT_EXTENSIONS])
+            .arg(home.join("duckdb")),
+    )?;
+    stamp(&home, &version)
+}
+
+/// Makes a virtual environment at `home` and installs `packages`; pip's own settings apply.
+pub(super) fn create_environment(home: &Path, packages: &[&str]) -> Result<()> {
+    let python = shell::find_program("python3").context(
+        "python3 is needed for the Iceberg readers; hint: install Python 3.10 or newer with venv",
+    )?;
+    shell::run(shell::command(python).args(["-m", "venv"]).arg(home)).context(
+        "cannot create a virtual environment; hint: install the venv module (python3-venv)",
+    )?;
+    shell::run(
+        shell::command(home.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+            .args(packages),
+    )
+}
+
+fn home(cache: &Path) -> PathBuf {
+    cache.join("readers")
+}
