@@ -1,0 +1,312 @@
+//! The byte stream to the server: TCP or Unix socket, TLS on top, read pacing in between.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::client::TlsStream;
+
+use super::endpoint::{Address, Endpoint, Host, SslMode};
+use super::pace::{Naps, Pacer};
+use super::tls;
+use crate::{Error, Result};
+
+/// Bytes read from the socket at once below TLS, whose own reads are too small to pace.
+const READ_AHEAD: usize = 256 * 1024;
+/// SSLRequest: length and code (<https://www.postgresql.org/docs/current/protocol-message-formats.html>).
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F];
+/// A peer that vanished is noticed within `IDLE + INTERVAL * RETRIES`.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// An open connection on which nothing but TLS was negotiated.
+///
+/// For tokio-postgres it is both the stream and, through [`Established`], the finished TLS stream.
+#[derive(Debug)]
+pub struct Conn {
+    stream: Stream,
+    peer: String,
+    binding: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(Paced),
+    Tls(Box<TlsStream<Paced>>),
+}
+
+/// Connects to one host within the endpoint's connect timeout and negotiates TLS by its policy.
+pub async fn dial(endpoint: &Endpoint, host: &Host) -> Result<Conn> {
+    let peer = host.to_string();
+    match tokio::time::timeout(endpoint.connect_timeout, connect(endpoint, host)).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::Connect { target: peer, source: io::ErrorKind::TimedOut.into() }),
+    }
+}
+
+async fn connect(endpoint: &Endpoint, host: &Host) -> Result<Conn> {
+    let peer = host.to_string();
+    let failed = |source| Error::Connect { target: peer.clone(), source };
+    let name = match &host.address {
+        Address::Unix(_) => {
+            let path = host.socket_path().unwrap_or_default();
+            let socket = Socket::Unix(UnixStream::connect(path).await.map_err(failed)?);
+            return Ok(Conn { stream: Stream::Plain(Paced::new(socket)), peer, binding: None });
+        }
+        Address::Tcp(name) => name,
+    };
+    let tcp = TcpStream::connect((name.as_str(), host.port)).await.map_err(failed)?;
+    tune(&tcp).map_err(failed)?;
+    let mut paced = Paced::new(Socket::Tcp(tcp));
+    if endpoint.tls.mode == SslMode::Disable {
+        return Ok(Conn { stream: Stream::Plain(paced), peer, binding: None });
+    }
+    paced.write_all(&SSL_REQUEST).await.map_err(failed)?;
+    match paced.read_u8().await.map_err(failed)? {
+        b'S' => start_tls(endpoint, name, peer, paced).await,
+        b'N' if endpoint.tls.mode == SslMode::Prefer => {
+            Ok(Conn { stream: Stream::Plain(paced), peer, binding: None })
+        }
+        b'N' => Err(Error::Tls { target: peer, reason: "the server does not offer it".into() }),
+        _ => Err(Error::Protocol { reason: format!("{peer} does not answer as PostgreSQL") }),
+    }
+}
+
+fn tune(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    socket2::SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+}
+
+async fn start_tls(
+    endpoint: &Endpoint,
+    name: &str,
+    peer: String,
+    mut paced: Paced,
+) -> Result<Conn> {
+    let failed = |reason: String| Error::Tls { target: peer.clone(), reason };
+    let server_name = rustls::pki_types::ServerName::try_from(name.to_owned())
+        .map_err(|error| failed(error.to_string()))?;
+    let config = tls::client_config(&endpoint.tls)?;
+    paced.read_ahead();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let stream =
+        connector.connect(server_name, paced).await.map_err(|error| failed(error.to_string()))?;
+    let certificates = stream.get_ref().1.peer_certificates();
+    let binding = certificates
+        .and_then(|chain| chain.first())
+        .and_then(|certificate| tls::end_point_binding(certificate.as_ref()));
+    Ok(Conn { stream: Stream::Tls(Box::new(stream)), peer, binding })
+}
+
+impl Conn {
+    /// Whether the connection is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
+
+    /// `host:port` or the socket's path.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// The `tls-server-end-point` channel binding for SCRAM, if the certificate has one.
+    pub(crate) fn channel_binding(&self) -> Option<&[u8]> {
+        self.binding.as_deref()
+    }
+
+    /// Lets the socket fill between reads from now on; without effect on a Unix socket.
+    pub(crate) fn coalesce(&mut self) {
+        let naps = if self.is_tls() { Naps::TLS } else { Naps::PLAIN };
+        let paced = self.paced();
+        if matches!(paced.socket, Socket::Tcp(_)) {
+            paced.pacer = Pacer::new(naps);
+        }
+    }
+
+    pub(crate) fn set_behind(&mut self, behind: bool) {
+        self.paced().pacer.set_behind(behind);
+    }
+
+    fn paced(&mut self) -> &mut Paced {
+        match &mut self.stream {
+            Stream::Plain(paced) => paced,
+            Stream::Tls(tls) => tls.get_mut().0,
+        }
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(paced) => Pin::new(paced).poll_read(cx, buf),
+            Stream::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(paced) => Pin::new(paced).poll_write(cx, buf),
+            Stream::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(paced) => Pin::new(paced).poll_flush(cx),
+            Stream::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Plain(paced) => Pin::new(paced).poll_shutdown(cx),
+            Stream::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A socket whose reads a [`Pacer`] spaces. Writes are never delayed.
+#[derive(Debug)]
+struct Paced {
+    socket: Socket,
+    pacer: Pacer,
+    nap: Option<Pin<Box<Sleep>>>,
+    napping: bool,
+    ahead: Option<ReadAhead>,
+}
+
+#[derive(Debug)]
+struct ReadAhead {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Paced {
+    fn new(socket: Socket) -> Self {
+        Self { socket, pacer: Pacer::off(), nap: None, napping: false, ahead: None }
+    }
+
+    fn read_ahead(&mut self) {
+        let bytes = vec![0; READ_AHEAD].into_boxed_slice();
+        self.ahead = Some(ReadAhead { bytes, start: 0, end: 0 });
+    }
+
+    /// Waits for the nap to end, if one was ordered.
+    fn poll_awake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.napping
+            && let Some(nap) = &mut self.nap
+        {
+            ready!(nap.as_mut().poll(cx));
+            self.napping = false;
+        }
+        Poll::Ready(())
+    }
+
+    fn note_read(&mut self, bytes: usize) {
+        let now = Instant::now();
+        if let Some(pause) = self.pacer.after_read(bytes, now) {
+            match &mut self.nap {
+                Some(nap) => nap.as_mut().reset(now + pause),
+                None => self.nap = Some(Box::pin(tokio::time::sleep_until(now + pause))),
+            }
+            self.napping = true;
+        }
+    }
+}
+
+fn poll_socket(
+    socket: &mut Socket,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    match socket {
+        Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+        Socket::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+    }
+}
+
+impl AsyncRead for Paced {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.ahead.as_ref().is_none_or(|ahead| ahead.start == ahead.end) {
+            ready!(this.poll_awake(cx));
+        }
+        let Some(ahead) = &mut this.ahead else {
+            let before = buf.filled().len();
+            ready!(poll_socket(&mut this.socket, cx, buf))?;
+            this.note_read(buf.filled().len() - before);
+            return Poll::Ready(Ok(()));
+        };
+        let mut filled = None;
+        if ahead.start == ahead.end {
+            let mut inner = ReadBuf::new(&mut ahead.bytes);
+            ready!(poll_socket(&mut this.socket, cx, &mut inner))?;
+            (ahead.start, ahead.end) = (0, inner.filled().len());
+            filled = Some(ahead.end);
+        }
+        let take = buf.remaining().min(ahead.end - ahead.start);
+        buf.put_slice(&ahead.bytes[ahead.start..ahead.start + take]);
+        ahead.start += take;
+        if let Some(bytes) = filled {
+            this.note_read(bytes);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Paced {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().socket {
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Socket::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Socket::Unix(unix) => Pin::new(unix).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            Socket::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Socket::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        }
+    }
+}
