@@ -1,0 +1,122 @@
+//! What a commit does to a table, and how a commit can end.
+
+use std::collections::BTreeSet;
+
+use iceberg::spec::DataFile;
+use uuid::Uuid;
+
+use crate::{Branch, Error, Stamp, Table, TableIdent};
+
+/// One commit on one table: exactly one new snapshot.
+#[derive(Clone, Debug)]
+pub struct TableChange {
+    /// Which batch, for the snapshot's summary.
+    pub stamp: Stamp,
+    /// The branch that moves.
+    pub branch: Branch,
+    /// New data files. They and `delete_files` get the same sequence number, so the position
+    /// deletes reach rows of these files too.
+    pub data_files: Vec<DataFile>,
+    /// New position delete files.
+    pub delete_files: Vec<DataFile>,
+    /// What leaves the table.
+    pub remove: Remove,
+}
+
+/// The files that a commit takes out of a table. No object is deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Remove {
+    /// None.
+    #[default]
+    Nothing,
+    /// All that the parent snapshot has, delete files included.
+    Everything,
+    /// The data files with these locations, and delete files that name only one of them.
+    Files(BTreeSet<String>),
+}
+
+impl TableChange {
+    /// Adds data files.
+    pub fn append(stamp: Stamp, branch: Branch, data_files: Vec<DataFile>) -> Self {
+        Self { stamp, branch, data_files, delete_files: Vec::new(), remove: Remove::Nothing }
+    }
+
+    /// Adds data files and position deletes.
+    pub fn row_delta(
+        stamp: Stamp,
+        branch: Branch,
+        data_files: Vec<DataFile>,
+        delete_files: Vec<DataFile>,
+    ) -> Self {
+        Self { stamp, branch, data_files, delete_files, remove: Remove::Nothing }
+    }
+
+    /// Puts data files in the place of everything that was there.
+    pub fn replace_all(stamp: Stamp, branch: Branch, data_files: Vec<DataFile>) -> Self {
+        Self { stamp, branch, data_files, delete_files: Vec::new(), remove: Remove::Everything }
+    }
+}
+
+/// One flush of one source table: a row delta on `t` and an append on `t__changes`.
+#[derive(Clone, Debug)]
+pub struct FlushChange {
+    /// Which batch.
+    pub stamp: Stamp,
+    /// The branch of `t` that moves. The changelog moves on the same branch.
+    pub branch: Branch,
+    /// The delta files as data files of `t`.
+    pub current_files: Vec<DataFile>,
+    /// Position deletes on `t`.
+    pub delete_files: Vec<DataFile>,
+    /// What leaves `t` (a truncate takes everything).
+    pub remove: Remove,
+    /// The same delta files as data files of `t__changes`.
+    pub changes_files: Vec<DataFile>,
+}
+
+/// How a commit ended.
+#[derive(Debug)]
+#[must_use]
+pub enum CommitOutcome {
+    /// The commit is in the table: just now, or by an earlier try of the same batch.
+    Committed(Table),
+    /// The commit is not in the table, and somebody else's is. Nothing was deleted.
+    NotCommitted(Conflict),
+    /// Whether it is in the table could not be found out. No file may be removed; ask again with
+    /// [`crate::Committer::resolve`].
+    Unknown(Box<Unresolved>),
+}
+
+/// Somebody else moved the table.
+#[derive(Clone, Debug)]
+pub struct Conflict {
+    /// The table as it stands.
+    pub current: Table,
+}
+
+/// A commit that may or may not have been applied.
+#[derive(Debug)]
+pub struct Unresolved {
+    /// The table.
+    pub ident: TableIdent,
+    /// The batch, where the commit has a snapshot.
+    pub batch_id: Option<Uuid>,
+    /// The branch it was for.
+    pub branch: Branch,
+    /// The metadata the commit was built on.
+    pub base_location: String,
+    /// The metadata file of the commit; it is complete and durable.
+    pub new_location: String,
+    /// What went wrong.
+    pub source: Error,
+}
+
+impl CommitOutcome {
+    /// The table after a commit, or `None`.
+    pub fn committed(self) -> Option<Table> {
+        match self {
+            CommitOutcome::Committed(table) => Some(table),
+            CommitOutcome::NotCommitted(_) | CommitOutcome::Unknown(_) => None,
+        }
+    }
+}

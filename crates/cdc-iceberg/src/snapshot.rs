@@ -1,0 +1,189 @@
+//! Builds the next snapshot of a table: which manifests it keeps, which it writes, and its summary.
+//! Pure but for reading the parent's manifest list (and, where files leave the table, manifests).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use iceberg::spec::{
+    DataFile, ManifestContentType, ManifestFile, ManifestStatus, Snapshot, Summary, TableMetadata,
+};
+use uuid::Uuid;
+
+use crate::avro::{Entry, ManifestEncoder, NewObject, read_list, read_manifest};
+use crate::first_metadata::metadata_folder;
+use crate::summary::Tally;
+use crate::{Branch, Error, LakeFiles, Remove, Result, TableChange, stamp};
+
+/// A snapshot, the metadata with it, and the objects that must be durable before it is committed.
+pub(crate) struct Prepared {
+    pub(crate) metadata: Arc<TableMetadata>,
+    pub(crate) objects: Vec<NewObject>,
+}
+
+/// Prepares one change on top of `base`.
+///
+/// `base_location` is where `base` was read from, or `None` for a table that is being created.
+pub(crate) async fn prepare(
+    files: &LakeFiles,
+    table: &str,
+    base: &TableMetadata,
+    base_location: Option<&str>,
+    change: &TableChange,
+    now: DateTime<Utc>,
+) -> Result<Prepared> {
+    let parent = head(base, change.branch);
+    let kept = match &parent {
+        Some(parent) => read_list(files, base, parent).await?,
+        None => Vec::new(),
+    };
+    let encoder = ManifestEncoder {
+        table,
+        format: base.format_version(),
+        snapshot_id: fresh_snapshot_id(base),
+        sequence_number: base.next_sequence_number(),
+        schema: base.current_schema().clone(),
+    };
+    let mut draft = Draft {
+        folder: metadata_folder(base),
+        tally: Tally::default(),
+        manifests: Vec::with_capacity(kept.len() + 2),
+        objects: Vec::new(),
+    };
+    draft.add(&encoder, ManifestContentType::Data, &change.data_files).await?;
+    draft.add(&encoder, ManifestContentType::Deletes, &change.delete_files).await?;
+    // a manifest whose entries are all DELETED only told the snapshot that deleted them
+    let alive = kept.into_iter().filter(|m| m.has_added_files() || m.has_existing_files());
+    draft.keep(files, &encoder, alive.collect(), &change.remove).await?;
+
+    let list_location =
+        format!("{}/snap-{}-{}.avro", draft.folder, encoder.snapshot_id, Uuid::new_v4());
+    let parent_id = parent.map(Snapshot::snapshot_id);
+    let manifests = std::mem::take(&mut draft.manifests);
+    draft.objects.push(encoder.list(list_location.clone(), parent_id, manifests).await?);
+
+    let mut properties = HashMap::new();
+    draft.tally.write(parent, &mut properties);
+    change.stamp.write(stamp::newest_lsn_to(base, parent_id), &mut properties);
+    let operation = draft.tally.operation(change.stamp.kind);
+    let snapshot = Snapshot::builder()
+        .with_snapshot_id(encoder.snapshot_id)
+        .with_parent_snapshot_id(parent_id)
+        .with_sequence_number(encoder.sequence_number)
+        // a clock that was set back must not make the table's history run backwards
+        .with_timestamp_ms(now.timestamp_millis().max(base.last_updated_ms()))
+        .with_manifest_list(list_location)
+        .with_summary(Summary { operation, additional_properties: properties })
+        .with_schema_id(base.current_schema_id())
+        .build();
+    let metadata = base
+        .clone()
+        .into_builder(base_location.map(str::to_owned))
+        .set_branch_snapshot(snapshot, change.branch.as_str())
+        .and_then(iceberg::spec::TableMetadataBuilder::build)
+        .map_err(Error::build(table, "snapshot"))?
+        .metadata;
+    Ok(Prepared { metadata: Arc::new(metadata), objects: draft.objects })
+}
+
+/// The snapshot that a commit on `branch` builds on.
+fn head(metadata: &TableMetadata, branch: Branch) -> Option<&Snapshot> {
+    let head = metadata.snapshot_for_ref(branch.as_str());
+    head.or_else(|| metadata.current_snapshot()).map(AsRef::as_ref)
+}
+
+/// A positive random id that the table does not have (Iceberg spec, snapshots).
+fn fresh_snapshot_id(metadata: &TableMetadata) -> i64 {
+    loop {
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        let id = ((high ^ low) & (i64::MAX as u64)).cast_signed();
+        if id != 0 && metadata.snapshot_by_id(id).is_none() {
+            return id;
+        }
+    }
+}
+
+/// The manifests of a snapshot in the making.
+struct Draft {
+    folder: String,
+    tally: Tally,
+    manifests: Vec<ManifestFile>,
+    objects: Vec<NewObject>,
+}
+
+impl Draft {
+    fn manifest_location(&self) -> String {
+        format!("{}/{}-m{}.avro", self.folder, Uuid::new_v4(), self.objects.len())
+    }
+
+    /// Writes a manifest of new files, if there are any.
+    async fn add(
+        &mut self,
+        encoder: &ManifestEncoder<'_>,
+        content: ManifestContentType,
+        files: &[DataFile],
+    ) -> Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        files.iter().for_each(|file| self.tally.add(file));
+        let written = encoder.added(self.manifest_location(), content, files).await?;
+        self.push(written);
+        Ok(())
+    }
+
+    /// Takes over the parent's manifests, rewriting those that hold a file which leaves.
+    async fn keep(
+        &mut self,
+        files: &LakeFiles,
+        encoder: &ManifestEncoder<'_>,
+        parents: Vec<ManifestFile>,
+        remove: &Remove,
+    ) -> Result<()> {
+        for manifest in parents {
+            if *remove == Remove::Nothing {
+                self.manifests.push(manifest);
+                continue;
+            }
+            let entries = read_manifest(files, &manifest).await?;
+            let mut entries: Vec<Entry> = entries.into_iter().filter(Entry::is_live).collect();
+            if !self.mark_removed(&mut entries, remove) {
+                self.manifests.push(manifest);
+                continue;
+            }
+            let location = self.manifest_location();
+            let written = encoder.carried(location, manifest.content, &entries).await?;
+            self.push(written);
+        }
+        Ok(())
+    }
+
+    /// Marks what leaves as deleted and says whether anything does.
+    fn mark_removed(&mut self, entries: &mut [Entry], remove: &Remove) -> bool {
+        let mut any = false;
+        for entry in entries {
+            let leaves = match remove {
+                Remove::Nothing => false,
+                Remove::Everything => true,
+                Remove::Files(locations) => {
+                    locations.contains(entry.file.file_path())
+                        || entry
+                            .file
+                            .referenced_data_file()
+                            .is_some_and(|file| locations.contains(&file))
+                }
+            };
+            if leaves {
+                entry.status = ManifestStatus::Deleted;
+                self.tally.remove(&entry.file);
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn push(&mut self, (manifest, object): (ManifestFile, NewObject)) {
+        self.manifests.push(manifest);
+        self.objects.push(object);
+    }
+}

@@ -1,0 +1,80 @@
+//! A loaded table: an identifier, the metadata and where the metadata was read from.
+
+use std::fmt;
+use std::sync::Arc;
+
+use cdc_core::Lsn;
+use iceberg::spec::{MAIN_BRANCH, SnapshotRef, TableMetadata};
+use uuid::Uuid;
+
+use crate::{TableIdent, stamp};
+
+/// The branch a commit goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Branch {
+    /// What every engine reads.
+    #[default]
+    Main,
+    /// Where commits wait for promotion.
+    Staging,
+}
+
+impl Branch {
+    /// The name of the Iceberg reference.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Branch::Main => MAIN_BRANCH,
+            Branch::Staging => "staging",
+        }
+    }
+}
+
+impl fmt::Display for Branch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A table at one version of its metadata. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its name in the catalog.
+    pub ident: TableIdent,
+    /// The metadata.
+    pub metadata: Arc<TableMetadata>,
+    /// The URI of the metadata file.
+    pub metadata_location: String,
+}
+
+impl Table {
+    /// The newest snapshot of a branch. A staging branch that does not exist yet stands where main
+    /// stands.
+    pub fn head(&self, branch: Branch) -> Option<&SnapshotRef> {
+        let head = self.metadata.snapshot_for_ref(branch.as_str());
+        head.or_else(|| self.metadata.current_snapshot())
+    }
+
+    /// The id of [`Table::head`].
+    pub fn head_id(&self, branch: Branch) -> Option<i64> {
+        self.head(branch).map(|snapshot| snapshot.snapshot_id())
+    }
+
+    /// The newest `pgcdc.lsn-to` of a branch. A batch that does not reach beyond it is in the table.
+    pub fn newest_lsn_to(&self, branch: Branch) -> Option<Lsn> {
+        stamp::newest_lsn_to(&self.metadata, self.head_id(branch))
+    }
+
+    /// The snapshot that committed a batch on a branch.
+    pub fn find_batch(&self, branch: Branch, batch_id: Uuid) -> Option<&SnapshotRef> {
+        stamp::find_batch(&self.metadata, self.head_id(branch), batch_id)
+    }
+}
+
+/// The two tables of a source table.
+#[derive(Clone, Debug)]
+pub struct TablePair {
+    /// The current state, `t`.
+    pub current: Table,
+    /// The changelog, `t__changes`.
+    pub changes: Table,
+}
