@@ -15,6 +15,8 @@ pub const PINNED_SETTINGS: &[(&str, &str)] = &[
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
     ("lc_monetary", "C"),
+    // decides whether regclass and its like are written with their schema
+    ("search_path", "pg_catalog"),
 ];
 
 /// The pinned settings as the value of the startup parameter `options`, for clients that cannot

@@ -36,7 +36,7 @@ pub struct Conn {
 
 #[derive(Debug)]
 enum Stream {
-    Plain(Paced),
+    Plain(Box<Paced>),
     Tls(Box<TlsStream<Paced>>),
 }
 
@@ -56,7 +56,11 @@ async fn connect(endpoint: &Endpoint, host: &Host) -> Result<Conn> {
         Address::Unix(_) => {
             let path = host.socket_path().unwrap_or_default();
             let socket = Socket::Unix(UnixStream::connect(path).await.map_err(failed)?);
-            return Ok(Conn { stream: Stream::Plain(Paced::new(socket)), peer, binding: None });
+            return Ok(Conn {
+                stream: Stream::Plain(Box::new(Paced::new(socket))),
+                peer,
+                binding: None,
+            });
         }
         Address::Tcp(name) => name,
     };
@@ -64,13 +68,13 @@ async fn connect(endpoint: &Endpoint, host: &Host) -> Result<Conn> {
     tune(&tcp).map_err(failed)?;
     let mut paced = Paced::new(Socket::Tcp(tcp));
     if endpoint.tls.mode == SslMode::Disable {
-        return Ok(Conn { stream: Stream::Plain(paced), peer, binding: None });
+        return Ok(Conn { stream: Stream::Plain(Box::new(paced)), peer, binding: None });
     }
     paced.write_all(&SSL_REQUEST).await.map_err(failed)?;
     match paced.read_u8().await.map_err(failed)? {
         b'S' => start_tls(endpoint, name, peer, paced).await,
         b'N' if endpoint.tls.mode == SslMode::Prefer => {
-            Ok(Conn { stream: Stream::Plain(paced), peer, binding: None })
+            Ok(Conn { stream: Stream::Plain(Box::new(paced)), peer, binding: None })
         }
         b'N' => Err(Error::Tls { target: peer, reason: "the server does not offer it".into() }),
         _ => Err(Error::Protocol { reason: format!("{peer} does not answer as PostgreSQL") }),
@@ -113,6 +117,14 @@ impl Conn {
         matches!(self.stream, Stream::Tls(_))
     }
 
+    /// Whether nobody between the ends can listen.
+    pub(crate) fn is_private(&self) -> bool {
+        match &self.stream {
+            Stream::Tls(_) => true,
+            Stream::Plain(paced) => matches!(paced.socket, Socket::Unix(_)),
+        }
+    }
+
     /// `host:port` or the socket's path.
     pub fn peer(&self) -> &str {
         &self.peer
@@ -151,7 +163,7 @@ impl AsyncRead for Conn {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().stream {
-            Stream::Plain(paced) => Pin::new(paced).poll_read(cx, buf),
+            Stream::Plain(paced) => Pin::new(paced.as_mut()).poll_read(cx, buf),
             Stream::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
@@ -164,21 +176,21 @@ impl AsyncWrite for Conn {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().stream {
-            Stream::Plain(paced) => Pin::new(paced).poll_write(cx, buf),
+            Stream::Plain(paced) => Pin::new(paced.as_mut()).poll_write(cx, buf),
             Stream::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().stream {
-            Stream::Plain(paced) => Pin::new(paced).poll_flush(cx),
+            Stream::Plain(paced) => Pin::new(paced.as_mut()).poll_flush(cx),
             Stream::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().stream {
-            Stream::Plain(paced) => Pin::new(paced).poll_shutdown(cx),
+            Stream::Plain(paced) => Pin::new(paced.as_mut()).poll_shutdown(cx),
             Stream::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }

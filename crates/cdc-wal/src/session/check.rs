@@ -1,0 +1,209 @@
+//! What is checked before the first byte of the stream: the right system, pinned settings, a slot
+//! that still holds the position, a publication that exists.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cdc_core::{Lsn, quote_ident, quote_literal};
+
+use super::Session;
+use super::query::Row;
+use crate::conn::assert_pinned;
+use crate::stream::{ResumePoint, StreamOptions};
+use crate::{Error, Result, ServerClass};
+
+const OLDEST_VERSION: u32 = 140_000;
+
+/// What the server said about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerFacts {
+    pub(crate) version_num: u32,
+    pub(crate) wal_sender_timeout: Duration,
+    /// The end of its WAL when the stream was opened.
+    pub(crate) wal_end: Lsn,
+}
+
+/// Checks everything and starts the stream at the resume point.
+pub(crate) async fn start(
+    session: &mut Session,
+    at: &ResumePoint,
+    options: &StreamOptions,
+) -> Result<ServerFacts> {
+    let (wal_end, database) = check_identity(session, at).await?;
+    if at.lsn > wal_end {
+        // a source restored from an older backup: acknowledging the position would make the server
+        // skip everything it commits until it gets there
+        return Err(Error::IdentityChanged {
+            what: "end of the wal",
+            expected: format!("a source that has reached {}", at.lsn),
+            found: wal_end.to_string(),
+        });
+    }
+    let mut settings = read_settings(session).await?;
+    assert_pinned(&settings)?;
+    let mut number = |name: &str| settings.remove(name).unwrap_or_default();
+    let version = number("server_version_num");
+    let version_num = version.parse().unwrap_or_default();
+    if version_num < OLDEST_VERSION {
+        return Err(Error::Version { found: version });
+    }
+    let millis = number("wal_sender_timeout").parse().unwrap_or_default();
+    check_publication(session, &options.publication).await?;
+    check_slot(session, at, &database).await?;
+    start_replication(session, at, options, version_num).await?;
+    Ok(ServerFacts { version_num, wal_sender_timeout: Duration::from_millis(millis), wal_end })
+}
+
+/// Compares the cluster with the one that the position belongs to.
+async fn check_identity(session: &mut Session, at: &ResumePoint) -> Result<(Lsn, String)> {
+    let rows = session.query("identify the system", "IDENTIFY_SYSTEM").await?;
+    let field = |at: usize| rows.first().map(|row| text(row, at)).unwrap_or_default();
+    let differs = |what, expected: String, found: &str| Error::IdentityChanged {
+        what,
+        expected,
+        found: found.to_owned(),
+    };
+    if field(0).parse() != Ok(at.system_id) {
+        return Err(differs("system identifier", at.system_id.to_string(), field(0)));
+    }
+    if field(1).parse() != Ok(at.timeline) {
+        return Err(differs("timeline", at.timeline.to_string(), field(1)));
+    }
+    let wal_end =
+        field(2).parse().map_err(|_| Error::protocol("IDENTIFY_SYSTEM has no position"))?;
+    Ok((wal_end, field(3).to_owned()))
+}
+
+async fn read_settings(session: &mut Session) -> Result<BTreeMap<String, String>> {
+    let names: Vec<String> = crate::PINNED_SETTINGS
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(["server_version_num", "wal_sender_timeout"])
+        .map(|name| quote_literal(&name.to_ascii_lowercase()))
+        .collect();
+    let sql = format!(
+        "SELECT pg_catalog.lower(name), setting FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) IN ({})",
+        names.join(", ")
+    );
+    let rows = session.query("read the session settings", &sql).await?;
+    Ok(rows.iter().map(|row| (text(row, 0).to_owned(), text(row, 1).to_owned())).collect())
+}
+
+async fn check_publication(session: &mut Session, publication: &str) -> Result<()> {
+    let name = quote_literal(publication);
+    let sql = format!("SELECT 1 FROM pg_catalog.pg_publication WHERE pubname = {name}");
+    let rows = session.query("look for the publication", &sql).await?;
+    match rows.is_empty() {
+        true => Err(Error::PublicationMissing { publication: publication.to_owned() }),
+        false => Ok(()),
+    }
+}
+
+async fn check_slot(session: &mut Session, at: &ResumePoint, database: &str) -> Result<()> {
+    let sql = format!(
+        "SELECT coalesce(plugin, ''), coalesce(database, ''), coalesce(wal_status, ''), \
+         coalesce(confirmed_flush_lsn::text, ''), coalesce(active_pid, 0) \
+         FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+        quote_literal(&at.slot)
+    );
+    let rows = session.query("look for the slot", &sql).await?;
+    let slot = at.slot.clone();
+    let Some(row) = rows.first() else { return Err(Error::SlotMissing { slot }) };
+    if text(row, 0) != "pgoutput" {
+        let reason = format!("its plugin is `{}`, not pgoutput", text(row, 0));
+        return Err(Error::SlotUnusable { slot, reason });
+    }
+    if text(row, 1) != database {
+        let reason = format!("it belongs to database {}, not {database}", text(row, 1));
+        return Err(Error::SlotUnusable { slot, reason });
+    }
+    if text(row, 2) == "lost" {
+        return Err(Error::SlotLost { slot, reason: "its wal was removed".to_owned() });
+    }
+    let confirmed = text(row, 3).parse().unwrap_or(Lsn::ZERO);
+    if confirmed > at.lsn {
+        return Err(Error::Gap { slot, confirmed, resume: at.lsn });
+    }
+    match text(row, 4).parse() {
+        Ok(0) | Err(_) => Ok(()),
+        Ok(pid) => Err(Error::SlotBusy { slot, pid }),
+    }
+}
+
+async fn start_replication(
+    session: &mut Session,
+    at: &ResumePoint,
+    options: &StreamOptions,
+    version_num: u32,
+) -> Result<()> {
+    let command = start_command(at, &options.publication, version_num);
+    let context = format!("start replication from slot {}", at.slot);
+    session
+        .start_copy_both(&context, &command)
+        .await
+        .map_err(|error| classify(error, &at.slot, &options.publication))
+}
+
+/// Protocol 2 is the newest of PostgreSQL 14 and 15 that we use, 4 that of 16 and later. Messages
+/// are asked for; streaming of transactions in progress and two-phase commit are not.
+fn start_command(at: &ResumePoint, publication: &str, version_num: u32) -> String {
+    let proto = if version_num >= 160_000 { 4 } else { 2 };
+    // the option holds a list of identifiers: unquoted, the server would fold upper case
+    let names = quote_ident(publication).replace('\'', "''");
+    format!(
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{proto}', publication_names '{names}', messages 'true')",
+        quote_ident(&at.slot),
+        at.lsn
+    )
+}
+
+/// Gives the server's errors about slot and publication their own variants.
+pub(super) fn classify(error: Error, slot: &str, publication: &str) -> Error {
+    let Error::Server { message, .. } = &error else { return error };
+    let slot = || slot.to_owned();
+    match (message.class(), message.sqlstate.as_str()) {
+        (ServerClass::SlotBusy, _) => Error::SlotBusy { slot: slot(), pid: 0 },
+        (ServerClass::SlotLost, "42704") => Error::SlotMissing { slot: slot() },
+        (ServerClass::SlotLost, _) => {
+            let reason = message.detail.clone().unwrap_or_else(|| message.message.clone());
+            Error::SlotLost { slot: slot(), reason }
+        }
+        (_, "42704") if message.message.contains(publication) => {
+            Error::PublicationMissing { publication: publication.to_owned() }
+        }
+        _ => error,
+    }
+}
+
+fn text(row: &Row, at: usize) -> &str {
+    row.get(at).and_then(Option::as_deref).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at() -> ResumePoint {
+        ResumePoint { system_id: 1, timeline: 1, slot: "s".into(), lsn: Lsn(0x16_0000_00AB) }
+    }
+
+    #[test]
+    fn trap_11_publication_names_keep_their_case_and_quotes() {
+        let command = start_command(&at(), "My \"Pub\"'s", 150_000);
+        assert_eq!(
+            command,
+            "START_REPLICATION SLOT \"s\" LOGICAL 16/AB (proto_version '2', publication_names '\"My \"\"Pub\"\"''s\"', messages 'true')"
+        );
+    }
+
+    #[test]
+    fn trap_27_the_protocol_follows_the_server_version() {
+        for (version, proto) in
+            [(140_023, "'2'"), (150_018, "'2'"), (160_014, "'4'"), (180_004, "'4'")]
+        {
+            let command = start_command(&at(), "p", version);
+            assert!(command.contains(&format!("proto_version {proto}")), "{command}");
+            assert!(!command.contains("streaming") && !command.contains("two_phase"), "{command}");
+        }
+    }
+}

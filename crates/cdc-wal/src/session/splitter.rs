@@ -1,0 +1,215 @@
+//! Cuts the received bytes into whole frames and knows what stands between transactions.
+
+use bytes::{Bytes, BytesMut};
+use cdc_core::Lsn;
+
+use super::frame::{Frame, decode_frame, frame_len};
+use crate::Result;
+
+/// Room made for one read.
+const READ_BYTES: usize = 256 * 1024;
+/// Less room than this is enlarged before the next read.
+const READ_BYTES_MIN: usize = 64 * 1024;
+
+/// One growing buffer: whole frames that were seen, then the start of a frame.
+#[derive(Debug)]
+pub(super) struct Splitter {
+    buf: BytesMut,
+    /// Bytes of whole frames at the front.
+    whole: usize,
+    /// Whether those hold anything for the consumer.
+    has_data: bool,
+    in_transaction: bool,
+    /// Position of a keepalive behind the last data, outside a transaction.
+    idle: Option<Lsn>,
+    /// Highest position that the consumer can have a token for.
+    delivered: Lsn,
+}
+
+/// What the reader must know of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    Data(Lsn),
+    Keepalive {
+        wal_end: Lsn,
+        reply_requested: bool,
+    },
+    /// Another protocol message, whole.
+    Other(Bytes),
+}
+
+impl Splitter {
+    pub(super) fn new(buf: BytesMut, resume: Lsn) -> Self {
+        Self {
+            buf,
+            whole: 0,
+            has_data: false,
+            in_transaction: false,
+            idle: None,
+            delivered: resume,
+        }
+    }
+
+    /// The buffer with room for a read, enough for the rest of a frame whose length is known (in
+    /// steps, so that a forged length allocates no more than twice what arrived).
+    pub(super) fn room(&mut self) -> &mut BytesMut {
+        let spare = self.buf.capacity() - self.buf.len();
+        if spare < READ_BYTES_MIN {
+            let partial = &self.buf[self.whole..];
+            let missing = match frame_len(partial) {
+                Ok(Some(length)) => length.saturating_sub(partial.len()),
+                _ => 0,
+            };
+            self.buf.reserve(missing.min(partial.len()).max(READ_BYTES));
+        }
+        &mut self.buf
+    }
+
+    /// Bytes of whole frames that wait for the consumer.
+    pub(super) fn pending(&self) -> usize {
+        if self.has_data { self.whole } else { 0 }
+    }
+
+    /// Whether [`Splitter::take`] would give something.
+    pub(super) fn has_block(&self) -> bool {
+        self.has_data || self.idle.is_some()
+    }
+
+    /// Looks at the next whole frame, if there is one.
+    #[inline]
+    pub(super) fn see(&mut self) -> Result<Option<Seen>> {
+        let rest = &self.buf[self.whole..];
+        let Some(length) = frame_len(rest)?.filter(|length| *length <= rest.len()) else {
+            return Ok(None);
+        };
+        let seen = match decode_frame(&rest[..length])? {
+            Frame::XLogData(data) => {
+                match data.payload.first() {
+                    Some(b'B') => self.in_transaction = true,
+                    Some(b'C') => {
+                        self.in_transaction = false;
+                        self.delivered = self.delivered.max(data.start);
+                    }
+                    _ => {}
+                }
+                self.has_data = true;
+                self.idle = None;
+                Seen::Data(data.start.max(data.wal_end))
+            }
+            Frame::Keepalive { wal_end, reply_requested } => {
+                if !self.in_transaction && wal_end > self.delivered {
+                    self.idle = Some(wal_end);
+                }
+                Seen::Keepalive { wal_end, reply_requested }
+            }
+            Frame::Other(..) => Seen::Other(Bytes::copy_from_slice(&rest[..length])),
+        };
+        self.whole += length;
+        Ok(Some(seen))
+    }
+
+    /// The whole frames and the idle mark behind them.
+    pub(super) fn take(&mut self) -> (Bytes, Option<Lsn>) {
+        let frames = self.buf.split_to(self.whole);
+        let data = if self.has_data { frames.freeze() } else { Bytes::new() };
+        self.whole = 0;
+        self.has_data = false;
+        let idle = self.idle.take();
+        self.delivered = self.delivered.max(idle.unwrap_or_default());
+        (data, idle)
+    }
+
+    /// Forgets frames that hold nothing for the consumer (keepalives already seen).
+    pub(super) fn discard_seen(&mut self) {
+        if !self.has_block() && self.whole > 0 {
+            self.take();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn data(payload: &[u8], lsn: u64) -> Vec<u8> {
+        let mut body = vec![b'w'];
+        body.extend_from_slice(&lsn.to_be_bytes());
+        body.extend_from_slice(&lsn.to_be_bytes());
+        body.extend_from_slice(&[0; 8]);
+        body.extend_from_slice(payload);
+        copy_data(&body)
+    }
+
+    fn keepalive(wal_end: u64) -> Vec<u8> {
+        let mut body = vec![b'k'];
+        body.extend_from_slice(&wal_end.to_be_bytes());
+        body.extend_from_slice(&[0; 9]);
+        copy_data(&body)
+    }
+
+    fn copy_data(body: &[u8]) -> Vec<u8> {
+        let mut out = vec![b'd'];
+        out.extend_from_slice(&u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+        out.extend_from_slice(body);
+        out
+    }
+
+    fn see_all(splitter: &mut Splitter) -> Vec<Seen> {
+        std::iter::from_fn(|| splitter.see().unwrap()).collect()
+    }
+
+    #[test]
+    fn trap_05_a_keepalive_is_an_idle_mark_only_between_transactions() {
+        let mut splitter = Splitter::new(BytesMut::new(), Lsn(5));
+        let steps: [(Vec<u8>, Option<Lsn>); 6] = [
+            (keepalive(5), None),
+            (keepalive(9), Some(Lsn(9))),
+            (keepalive(9), None),
+            ([data(b"B", 10), keepalive(12)].concat(), None),
+            ([data(b"C", 20), keepalive(20)].concat(), None),
+            ([keepalive(25), data(b"B", 24)].concat(), None),
+        ];
+        for (bytes, idle) in steps {
+            splitter.room().extend_from_slice(&bytes);
+            see_all(&mut splitter);
+            assert_eq!(splitter.take().1, idle);
+        }
+    }
+
+    #[test]
+    fn trap_04_positions_of_zero_are_reported_as_they_are() {
+        let mut splitter = Splitter::new(BytesMut::new(), Lsn(5));
+        splitter.room().extend_from_slice(&data(b"R", 0));
+        assert_eq!(see_all(&mut splitter), [Seen::Data(Lsn(0))]);
+    }
+
+    proptest! {
+        #[test]
+        fn chunking_does_not_change_what_is_seen(cuts in prop::collection::vec(1usize..40, 1..80)) {
+            let stream: Vec<u8> = (1..20u64)
+                .flat_map(|at| [data(b"B", at), data(&[b'I'; 30], at), data(b"C", at), keepalive(at + 1)])
+                .flatten()
+                .collect();
+            let mut whole = Splitter::new(BytesMut::new(), Lsn(0));
+            whole.room().extend_from_slice(&stream);
+            let expected = see_all(&mut whole);
+            let mut splitter = Splitter::new(BytesMut::new(), Lsn(0));
+            let (mut seen, mut bytes, mut rest) = (Vec::new(), 0, stream.as_slice());
+            for cut in cuts.iter().cycle() {
+                let (chunk, later) = rest.split_at((*cut).min(rest.len()));
+                rest = later;
+                splitter.room().extend_from_slice(chunk);
+                seen.extend(see_all(&mut splitter));
+                if splitter.has_block() {
+                    bytes += splitter.take().0.len();
+                }
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(seen, expected);
+            prop_assert!(bytes <= stream.len());
+        }
+    }
+}
