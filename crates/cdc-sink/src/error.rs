@@ -1,0 +1,219 @@
+//! The error of this crate: what could not be stored, for which table and column, and what the
+//! operator can do about it.
+
+use cdc_core::text::{TextError, Unrepresentable};
+use cdc_core::{ErrorKind, TableName};
+
+/// Why a change, a row or a file could not be handled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A legal PostgreSQL value that the column's stored type cannot hold.
+    #[error("{table}: column {column}: {value}; hint: {}", accepting(table, column, *value))]
+    Unrepresentable {
+        /// Table.
+        table: TableName,
+        /// Column.
+        column: String,
+        /// What is wrong with the value; never the value itself.
+        value: Unrepresentable,
+    },
+    /// Bytes that are not the text form of the column's type.
+    #[error("{table}: column {column}: cannot decode a value")]
+    Malformed {
+        /// Table.
+        table: TableName,
+        /// Column.
+        column: String,
+        /// What was expected.
+        source: TextError,
+    },
+    /// A row with another number of cells than the schema has columns.
+    #[error("{table}: a row has {found} cells where the schema has {expected} columns")]
+    RowShape {
+        /// Table.
+        table: TableName,
+        /// Columns of the schema.
+        expected: usize,
+        /// Cells of the row.
+        found: usize,
+    },
+    /// A change without something its kind always has.
+    #[error("{table}: {missing}")]
+    BadChange {
+        /// Table.
+        table: TableName,
+        /// What the change lacks, in words.
+        missing: &'static str,
+    },
+    /// One column's values of one chunk exceed what a chunk can address.
+    #[error("{table}: column {column} holds more than 2 GiB in one chunk")]
+    ChunkTooLarge {
+        /// Table.
+        table: TableName,
+        /// Column.
+        column: String,
+    },
+    /// An update or delete of a row that the lake does not have.
+    #[error(
+        "{table}: an update or delete names a row that the lake does not have; hint: `pgcdc table resync {table}`"
+    )]
+    MissingRow {
+        /// Table.
+        table: TableName,
+    },
+    /// An unchanged value that the old version of the row does not have.
+    #[error(
+        "{table}: column {column}: the unchanged value is not in {file}; hint: `pgcdc table resync {table}`"
+    )]
+    MissingValue {
+        /// Table.
+        table: TableName,
+        /// Column.
+        column: String,
+        /// Key of the file that should have held it.
+        file: String,
+    },
+    /// Building or rearranging columns failed.
+    #[error("{table}: cannot {operation}")]
+    Arrow {
+        /// Table.
+        table: TableName,
+        /// What was being done.
+        operation: &'static str,
+        /// Cause.
+        source: arrow::error::ArrowError,
+    },
+    /// Reading or writing Parquet failed.
+    #[error("{table}: cannot {operation} {key}")]
+    Parquet {
+        /// Table.
+        table: TableName,
+        /// What was being done.
+        operation: &'static str,
+        /// Key of the file.
+        key: String,
+        /// Cause.
+        source: parquet::errors::ParquetError,
+    },
+    /// The object store refused.
+    #[error("cannot {operation} {key}")]
+    Store {
+        /// What was being done.
+        operation: &'static str,
+        /// Key of the object.
+        key: String,
+        /// Cause.
+        source: object_store::Error,
+    },
+    /// An object with other content stands under a name that was to be written.
+    #[error("{key} exists with other content")]
+    NameTaken {
+        /// Key of the object.
+        key: String,
+    },
+    /// A call in the wrong state of a writer.
+    #[error("{table}: {operation} while {state}")]
+    State {
+        /// Table.
+        table: TableName,
+        /// The call.
+        operation: &'static str,
+        /// The state it met.
+        state: &'static str,
+    },
+    /// A file of the key index is not what was written; the index must be rebuilt.
+    #[error("{path} of the key index is damaged: {detail}")]
+    IndexDamaged {
+        /// Path of the file.
+        path: String,
+        /// What is wrong.
+        detail: &'static str,
+    },
+    /// A column whose type cannot be part of an identity.
+    #[error("a column of type {data_type} cannot identify rows")]
+    IdentityType {
+        /// Arrow type.
+        data_type: String,
+    },
+    /// A local file could not be read or written.
+    #[error("cannot {operation} {path}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// Path of the file.
+        path: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+}
+
+/// The result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// What the caller does next.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Unrepresentable { .. } => ErrorKind::Invalid,
+            Error::Malformed { .. } | Error::MissingRow { .. } | Error::MissingValue { .. } => {
+                ErrorKind::Corrupt
+            }
+            Error::NameTaken { .. } => ErrorKind::Conflict,
+            Error::Store { source: object_store::Error::NotFound { .. }, .. } => ErrorKind::Corrupt,
+            Error::Store { .. } | Error::Io { .. } => ErrorKind::Transient,
+            Error::Parquet { source: parquet::errors::ParquetError::External(_), .. } => {
+                ErrorKind::Transient
+            }
+            Error::Parquet { .. } => ErrorKind::Corrupt,
+            Error::IndexDamaged { .. } => ErrorKind::Corrupt,
+            Error::RowShape { .. }
+            | Error::IdentityType { .. }
+            | Error::BadChange { .. }
+            | Error::ChunkTooLarge { .. }
+            | Error::Arrow { .. }
+            | Error::State { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// Whether the error is about values of one table and so stops no other table.
+    pub fn is_table_local(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Invalid | ErrorKind::Corrupt)
+    }
+}
+
+/// The configuration lines that would let the value in.
+fn accepting(table: &TableName, column: &str, value: Unrepresentable) -> String {
+    let as_string = format!("`types.columns: [{{match: \"{table}.{column}\", as: string}}]`");
+    match value {
+        Unrepresentable::NotUtf8 => "set `types.unrepresentable: null`".to_owned(),
+        Unrepresentable::NotFinite
+        | Unrepresentable::TooManyDigits
+        | Unrepresentable::ArrayShape => {
+            format!("set {as_string} or `types.unrepresentable: null`")
+        }
+        Unrepresentable::BelowRange | Unrepresentable::AboveRange | Unrepresentable::EndOfDay => {
+            format!("set {as_string} or `types.unrepresentable: null` or `clamp`")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unrepresentable_value_names_the_line_that_accepts_it() {
+        let error = Error::Unrepresentable {
+            table: TableName::new("public", "t"),
+            column: "c".into(),
+            value: Unrepresentable::NotFinite,
+        };
+        assert_eq!(
+            error.to_string(),
+            "public.t: column c: NaN or infinity in a decimal column; hint: set `types.columns: \
+             [{match: \"public.t.c\", as: string}]` or `types.unrepresentable: null`"
+        );
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
+}
