@@ -103,7 +103,7 @@ impl Stamp {
             epoch: Epoch(parse(properties, EPOCH)?),
             lsn_from: parse(properties, LSN_FROM)?,
             lsn_to: parse(properties, LSN_TO)?,
-            commit_ts: commit_ts.and_then(|text| Some(text.parse::<DateTime<Utc>>().ok()?)),
+            commit_ts: commit_ts.and_then(|text| text.parse::<DateTime<Utc>>().ok()),
             batch_id: parse(properties, BATCH_ID)?,
             generation: parse(properties, GENERATION)?,
         })
