@@ -284,6 +284,26 @@ pub enum Error {
         /// Backend process, 0 if unknown.
         pid: i32,
     },
+    /// A slot of this name exists already.
+    #[error(
+        "replication slot {slot} exists already; hint: remove it with teardown, or choose another name in replication.slot"
+    )]
+    SlotExists {
+        /// Slot.
+        slot: String,
+    },
+    /// The creation of the slot waited too long for a transaction that has written to end.
+    #[error(
+        "creating replication slot {slot} waited {waited:?} for {blocker}; hint: end that transaction and try again"
+    )]
+    SlotBlocked {
+        /// Slot.
+        slot: String,
+        /// How long it was waited for.
+        waited: Duration,
+        /// The transaction, by process or prepared name.
+        blocker: String,
+    },
     /// The slot has moved past the position: what lies between is gone.
     #[error(
         "gap detected: replication slot {slot} was confirmed up to {confirmed}, behind which lies the wanted position {resume}; hint: table resync or init"
@@ -359,7 +379,9 @@ impl Error {
             | Self::Closed { .. }
             | Self::Draining { .. }
             | Self::Stalled { .. }
-            | Self::SlotBusy { .. } => ErrorKind::Transient,
+            | Self::SlotBusy { .. }
+            | Self::SlotBlocked { .. } => ErrorKind::Transient,
+            Self::SlotExists { .. } => ErrorKind::Conflict,
             Self::Query { source, .. } => query_kind(source),
             Self::Url { .. }
             | Self::NoSuitableHost { .. }

@@ -9,11 +9,11 @@ use super::{Session, server_error};
 use crate::{Error, Result};
 
 /// One row of text values.
-pub(super) type Row = Vec<Option<String>>;
+pub(crate) type Row = Vec<Option<String>>;
 
 impl Session {
     /// Runs one command and returns its rows. `context` names it in errors.
-    pub(super) async fn query(&mut self, context: &str, sql: &str) -> Result<Vec<Row>> {
+    pub(crate) async fn query(&mut self, context: &str, sql: &str) -> Result<Vec<Row>> {
         self.send_query(sql).await?;
         let mut rows = Vec::new();
         let mut failed = None;
