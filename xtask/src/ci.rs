@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::setup::Majors;
-use crate::{deps, repo, setup, shell};
+use crate::{deps, e2e, repo, setup, shell};
 
 /// Which steps to run.
 #[derive(clap::Args)]
@@ -29,6 +29,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })?;
     steps.run("deps", deps::run)?;
     steps.run("test", || cargo(&["test", "--workspace"]))?;
+    steps.run("e2e", || e2e::run(&e2e::Args::all_on(args.pg.clone())))?;
     steps.report();
     Ok(())
 }

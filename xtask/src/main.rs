@@ -5,6 +5,8 @@
 
 mod ci;
 mod deps;
+mod e2e;
+mod lab;
 mod pg;
 mod repo;
 mod setup;
@@ -25,6 +27,8 @@ struct Cli {
 enum Task {
     /// Install what the other tasks need: PostgreSQL servers, client tools, Python readers
     Setup(setup::Args),
+    /// Run the end-to-end tests against real PostgreSQL servers
+    E2e(e2e::Args),
     /// Check who imports whom against the rules of docs/ARCHITECTURE.md
     Deps,
     /// Everything a change must pass: setup, fmt, clippy, deps, unit tests, e2e
@@ -34,6 +38,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Setup(args) => setup::run(&args),
+        Task::E2e(args) => e2e::run(&args),
         Task::Deps => deps::run(),
         Task::Ci(args) => ci::run(&args),
     };

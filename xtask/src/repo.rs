@@ -51,7 +51,7 @@ pub(crate) fn build_binaries(profile: Profile) -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os("PGCDC_BIN_DIR") {
         return std::path::absolute(dir).context("PGCDC_BIN_DIR is not a usable path");
     }
-    let mut build = shell::command(&cargo());
+    let mut build = shell::command(cargo());
     build.current_dir(root()).args(["build", "--quiet", "--bins"]);
     for name in ["pgcdc", "pgcdc-serve", "pgcdc-acl"] {
         build.args(["--package", name]);

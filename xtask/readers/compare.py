@@ -1,0 +1,131 @@
+"""Compares the tables of a lake with their source, value by value, through two foreign readers.
+
+Reads one request (JSON) from stdin and prints one report (JSON): for each table the number of rows
+and a list of problems, empty when pyiceberg and DuckDB both read exactly the source's rows. The
+source comes as files in PostgreSQL's COPY text format, made under pinned settings.
+"""
+
+import glob
+import json
+import os
+import re
+import sys
+from collections import Counter
+
+import duckdb
+import pyarrow as pa
+from pyiceberg.catalog.sql import SqlCatalog
+
+import pgtext
+
+SHOWN = 3
+
+
+def main():
+    request = json.load(sys.stdin)
+    catalog = SqlCatalog("pgcdc", uri=f"sqlite:///{request['catalog']}")
+    ducks = duckdb.connect(config={"extension_directory": request["extensions"]})
+    for name in ("avro", "iceberg"):
+        ducks.sql(f"LOAD {name}")
+    report = {}
+    for table in request["tables"]:
+        problems = []
+        rows = 0
+        try:
+            rows = check_table(table, request, catalog, ducks, problems)
+        except Exception as error:  # a reader that fails is a finding like any other
+            problems.append(f"{type(error).__name__}: {error}")
+        report[table["name"]] = {"rows": rows, "problems": problems}
+    json.dump(report, sys.stdout)
+
+
+def check_table(table, request, catalog, ducks, problems):
+    current = catalog.load_table(table["current"])
+    changes = catalog.load_table(table["changes"])
+    if current.metadata_location != table["metadata_location"]:
+        problems.append("the catalog and manifest.json name different metadata of the table")
+    columns = table["columns"]
+    types = {field.name: str(field.field_type) for field in current.schema().fields}
+    if list(types) != columns:
+        problems.append(f"columns {list(types)}, the source has {columns}")
+        return 0
+    parsers = [pgtext.parser(types[name]) for name in columns]
+    source = pgtext.read_copy(table["source"], parsers)
+    scan = current.scan().to_arrow()
+    same_rows("pyiceberg", source, canonical(scan, columns, types), columns, problems)
+    location = table["metadata_location"].removeprefix("file://")
+    # Quoted names throughout: DuckDB folds case, so a position is safer than a name.
+    read = ducks.execute("SELECT * FROM iceberg_scan(?)", [location]).to_arrow_table()
+    read = read.rename_columns(columns)
+    same_rows("DuckDB", source, canonical(read, columns, types), columns, problems)
+    check_changes(table, changes, problems)
+    for each in (current, changes):
+        check_shape(each, table, request, problems)
+    return len(source)
+
+
+def canonical(table, columns, types):
+    """The rows of an Arrow table as tuples that compare equal exactly when the values do."""
+    lists = [pgtext.from_arrow(table.column(name), types[name]) for name in columns]
+    return list(zip(*lists)) if lists else [() for _ in range(table.num_rows)]
+
+
+def same_rows(reader, source, lake, columns, problems):
+    missing = Counter(source) - Counter(lake)
+    extra = Counter(lake) - Counter(source)
+    if missing or extra:
+        problems.append(
+            f"{reader}: {sum(missing.values())} rows of {len(source)} missing, "
+            f"{sum(extra.values())} of {len(lake)} too many; "
+            f"missing {shown(missing, columns)}, too many {shown(extra, columns)}"
+        )
+
+
+def shown(rows, columns):
+    def short(value):
+        text = repr(value)
+        return text if len(text) < 60 else f"{text[:50]}... ({len(text)})"
+
+    return [{c: short(v) for c, v in zip(columns, row)} for row in list(rows)[:SHOWN]]
+
+
+def check_changes(table, changes, problems):
+    wanted = ("__op", "__epoch", "__commit_lsn", "__xid", "__seq")
+    log = changes.scan(selected_fields=wanted).to_arrow()
+    counted = dict(Counter(log.column("__op").to_pylist()))
+    expected = table.get("changes_expected")
+    if expected is not None and counted != {op: n for op, n in expected.items() if n}:
+        problems.append(f"changelog has {counted}, the source made {expected}")
+    keys = list(zip(*(log.column(name).to_pylist() for name in wanted[2:])))
+    if any(part is None for key in keys for part in key):
+        problems.append("changelog rows without __commit_lsn, __xid or __seq")
+    doubled = [key for key, n in Counter(keys).items() if n > 1]
+    if doubled:
+        problems.append(f"{len(doubled)} changes are twice in the changelog, e.g. {doubled[0]}")
+
+
+def check_shape(table, request_table, request, problems):
+    """One snapshot per flush, no equality deletes, nobody else may expire files."""
+    name = table.name()[-1]
+    if table.properties.get("gc.enabled") != "false":
+        problems.append(f"{name}: gc.enabled is {table.properties.get('gc.enabled')}")
+    flushes = Counter()
+    for snapshot in table.snapshots():
+        summary = snapshot.summary.additional_properties if snapshot.summary else {}
+        if summary.get("pgcdc.kind") in ("flush", "truncate"):
+            flushes[int(summary["pgcdc.epoch"])] += 1
+    pattern = os.path.join(request["root"], request_table["path"], "deltas", "epoch=*.parquet")
+    files = glob.glob(glob.escape(os.path.dirname(pattern)) + "/epoch=*.parquet")
+    epochs = {int(re.search(r"epoch=(\d+)", os.path.basename(file)).group(1)) for file in files}
+    if any(n > 1 for n in flushes.values()) or set(flushes) != epochs:
+        problems.append(f"{name}: flush snapshots of epochs {sorted(flushes.elements())}, delta files of {sorted(epochs)}")
+    snapshot = table.current_snapshot()
+    for manifest in snapshot.manifests(table.io) if snapshot else []:
+        for entry in manifest.fetch_manifest_entry(table.io):
+            if int(entry.data_file.content) == 2:
+                problems.append(f"{name}: equality delete file {entry.data_file.file_path}")
+
+
+if __name__ == "__main__":
+    pa.set_cpu_count(1)
+    main()

@@ -1,0 +1,300 @@
+//! A lab: one source database, one configuration, one lake, and the real binaries between them.
+//!
+//! The end-to-end tests, the demo and the benchmarks all work in labs, so that they drive the
+//! product in one way only: through its command line and its files.
+
+mod daemon;
+mod lake;
+mod oracle;
+mod readers;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+pub(crate) use daemon::{Daemon, peak_rss};
+pub(crate) use lake::{Lsn, parse_lsn};
+pub(crate) use oracle::Oracle;
+pub(crate) use readers::{Expected, compare};
+
+use crate::pg::Database;
+use crate::shell;
+
+/// How long a command that is not the daemon may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(180);
+
+/// How long the lake may need to catch up with the source.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(180);
+
+/// The table that [`Lab::settle`] changes to have a commit to wait for.
+pub(crate) const SENTINEL: &str = "lab_sentinel";
+
+/// A finished run of one of our binaries.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// The command line.
+    pub(crate) line: String,
+    /// The exit code; -1 when a signal ended it.
+    pub(crate) code: i32,
+    /// What it wrote for programs.
+    pub(crate) stdout: String,
+    /// What it wrote for people.
+    pub(crate) stderr: String,
+}
+
+impl Finished {
+    /// Fails unless the exit code is `code`.
+    pub(crate) fn expect_code(self, code: i32) -> Result<Self> {
+        ensure!(
+            self.code == code,
+            "`{}` ended with {}, not {code}\nstdout: {}\nstderr: {}",
+            self.line,
+            self.code,
+            self.stdout,
+            self.stderr
+        );
+        Ok(self)
+    }
+
+    /// Fails unless stderr and stdout together contain each of `words`.
+    pub(crate) fn expect_words(self, words: &[&str]) -> Result<Self> {
+        for word in words {
+            ensure!(
+                self.stderr.contains(word) || self.stdout.contains(word),
+                "`{}` does not mention {word:?}\nstdout: {}\nstderr: {}",
+                self.line,
+                self.stdout,
+                self.stderr
+            );
+        }
+        Ok(self)
+    }
+
+    /// The one JSON document on stdout.
+    pub(crate) fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.stdout)
+            .with_context(|| format!("`{}` printed no JSON: {}", self.line, self.stdout))
+    }
+}
+
+/// One source database with the binaries, configuration and lake that belong to it.
+pub(crate) struct Lab {
+    bins: PathBuf,
+    dir: PathBuf,
+    database: Database,
+    config: Value,
+}
+
+impl Lab {
+    /// A lab in the empty directory `dir` over `database`; writes the first configuration.
+    pub(crate) fn new(bins: &Path, dir: &Path, database: Database) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        let config = json!({
+            "source": {"postgres": {"url": database.url(), "schemas": ["public"]}},
+            "storage": {"type": "filesystem", "path": dir.join("lake")},
+            "state": {"path": dir.join("state/state.db")},
+            "replication": {
+                "publication": format!("pub_{}", database.name()),
+                "slot": format!("slot_{}", database.name()),
+            },
+            "flush": {"interval_sec": 0.5},
+            "freshness": {"live_interval_sec": 0.5},
+            "metrics": {"listen_addr": "127.0.0.1:0"},
+        });
+        let lab = Self { bins: bins.to_owned(), dir: dir.to_owned(), database, config };
+        lab.write_config()?;
+        Ok(lab)
+    }
+
+    /// The source.
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The directory of everything in this lab.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The root of the lake.
+    pub(crate) fn lake(&self) -> PathBuf {
+        self.dir.join("lake")
+    }
+
+    /// The configuration file.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.dir.join("pgcdc.yml")
+    }
+
+    /// The configured slot.
+    pub(crate) fn slot(&self) -> String {
+        format!("slot_{}", self.database.name())
+    }
+
+    /// The configured publication.
+    pub(crate) fn publication(&self) -> String {
+        format!("pub_{}", self.database.name())
+    }
+
+    /// Sets a configuration key (`flush.max_rows`) and writes the file; null removes the key.
+    pub(crate) fn set(&mut self, key: &str, value: Value) -> Result<()> {
+        let (parents, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let mut place = &mut self.config;
+        for part in parents.split('.').filter(|part| !part.is_empty()) {
+            place = &mut place[part];
+        }
+        if value.is_null() {
+            place.as_object_mut().with_context(|| format!("{parents} is no mapping"))?.remove(last);
+        } else {
+            place[last] = value;
+        }
+        self.write_config()
+    }
+
+    fn write_config(&self) -> Result<()> {
+        // JSON is YAML, so no second writer is needed.
+        fs::write(self.config_file(), serde_json::to_vec_pretty(&self.config)?)?;
+        Ok(())
+    }
+
+    /// Runs `pgcdc <args>` to its end.
+    pub(crate) fn pgcdc(&self, args: &[&str]) -> Result<Finished> {
+        self.run("pgcdc", args)
+    }
+
+    /// Runs `pgcdc init` and fails unless it succeeds.
+    pub(crate) fn init(&self) -> Result<Finished> {
+        self.pgcdc(&["init"])?.expect_code(0)
+    }
+
+    /// Runs `pgcdc-serve query <args>` and fails unless it succeeds.
+    pub(crate) fn query(&self, args: &[&str]) -> Result<String> {
+        let mut words = vec!["query"];
+        words.extend(args);
+        Ok(self.run("pgcdc-serve", &words)?.expect_code(0)?.stdout)
+    }
+
+    /// Runs one of the binaries with this lab's configuration.
+    pub(crate) fn run(&self, binary: &str, args: &[&str]) -> Result<Finished> {
+        let mut command = self.command(binary, args);
+        let line = shell::describe(&command);
+        let (out, err) = (self.dir.join("last.stdout"), self.dir.join("last.stderr"));
+        command.stdin(Stdio::null());
+        command.stdout(fs::File::create(&out)?).stderr(fs::File::create(&err)?);
+        let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
+        let ended =
+            shell::wait_for(&format!("`{line}` to end"), COMMAND_LIMIT, || Ok(child.try_wait()?));
+        if ended.is_err() {
+            child.kill()?;
+            child.wait()?;
+        }
+        let read = |file: &Path| fs::read(file).map(|b| String::from_utf8_lossy(&b).into_owned());
+        let (stdout, stderr) = (read(&out)?, read(&err)?);
+        let status = ended.with_context(|| format!("stdout: {stdout}\nstderr: {stderr}"))?;
+        Ok(Finished { line, code: status.code().unwrap_or(-1), stdout, stderr })
+    }
+
+    /// A command of one of the binaries with this lab's configuration and nothing started yet.
+    pub(crate) fn command(&self, binary: &str, args: &[&str]) -> Command {
+        let mut command = shell::command(self.bins.join(binary));
+        command.args(args).arg("--config").arg(self.config_file());
+        command.current_dir(&self.dir);
+        command
+    }
+
+    /// Starts the daemon and waits until it streams.
+    pub(crate) fn start(&self) -> Result<Daemon> {
+        let daemon = self.spawn()?;
+        let slot = self.slot();
+        let query = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
+        shell::wait_for("the daemon to attach to its slot", CATCH_UP_LIMIT, || {
+            daemon.expect_alive()?;
+            Ok((self.database.value(&query)? == "t").then_some(()))
+        })?;
+        Ok(daemon)
+    }
+
+    /// Starts the daemon and returns at once.
+    pub(crate) fn spawn(&self) -> Result<Daemon> {
+        Daemon::spawn(self.command("pgcdc", &["start"]), self.dir.join("daemon.log"))
+    }
+
+    /// Makes the table that [`Self::settle`] needs; call it before `init`.
+    pub(crate) fn create_sentinel(&self) -> Result<()> {
+        self.database.execute(&format!(
+            "CREATE TABLE {SENTINEL} (id int PRIMARY KEY, n bigint NOT NULL);
+             INSERT INTO {SENTINEL} VALUES (1, 0);"
+        ))?;
+        Ok(())
+    }
+
+    /// Waits until everything committed so far is in the lake.
+    ///
+    /// A commit after the current position is made for the purpose: once it is in, all before is.
+    pub(crate) fn settle(&self, daemon: &Daemon) -> Result<Duration> {
+        let started = Instant::now();
+        let position = self.position()?;
+        self.database.execute(&format!("UPDATE {SENTINEL} SET n = n + 1"))?;
+        self.wait_for_cut_above(daemon, position)?;
+        Ok(started.elapsed())
+    }
+
+    /// The write position of the source.
+    pub(crate) fn position(&self) -> Result<Lsn> {
+        parse_lsn(&self.database.value("SELECT pg_current_wal_insert_lsn()")?)
+    }
+
+    /// Waits until the committed cut is above `position`.
+    pub(crate) fn wait_for_cut_above(&self, daemon: &Daemon, position: Lsn) -> Result<()> {
+        self.wait_until(daemon, "the lake to catch up", |manifest| {
+            Ok(lake::lsn_at(manifest, "commit_lsn")? > position)
+        })
+    }
+
+    /// Waits until the manifest fulfils `condition`, while the daemon lives.
+    pub(crate) fn wait_until(
+        &self,
+        daemon: &Daemon,
+        what: &str,
+        condition: impl Fn(&Value) -> Result<bool>,
+    ) -> Result<()> {
+        shell::wait_for(what, CATCH_UP_LIMIT, || {
+            daemon.expect_alive()?;
+            Ok(condition(&self.manifest()?)?.then_some(()))
+        })
+        .with_context(|| format!("end of the daemon's log:\n{}", daemon.log_end()))
+    }
+
+    /// manifest.json as it is now.
+    pub(crate) fn manifest(&self) -> Result<Value> {
+        let file = self.lake().join("manifest.json");
+        let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        serde_json::from_slice(&text).context("manifest.json is not JSON")
+    }
+
+    /// Compares every active table with its source through pyiceberg and DuckDB.
+    pub(crate) fn expect_equal(&self, expected: Expected<'_>) -> Result<u64> {
+        compare(self, expected)
+    }
+
+    /// Fails when the slot or the publication is still on the source.
+    pub(crate) fn expect_nothing_on_source(&self) -> Result<()> {
+        let count = |query: String| self.database.number(&query);
+        let slots = count(format!(
+            "SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{}'",
+            self.slot()
+        ))?;
+        let publications = count(format!(
+            "SELECT count(*) FROM pg_publication WHERE pubname = '{}'",
+            self.publication()
+        ))?;
+        if slots + publications > 0 {
+            bail!("left behind on the source: {slots} slot, {publications} publication");
+        }
+        Ok(())
+    }
+}
