@@ -65,7 +65,9 @@ fn expected(wanted: &str, node: &Node, path: &str) -> Problem {
         Node::Int(_) | Node::Float(_) | Node::Bool(_) if wanted == "text" => {
             "; hint: put the value in quotes"
         }
-        Node::Str(_) if wanted.contains("number") => "; hint: write it without quotes",
+        Node::Str(text) if wanted.contains("number") && text.parse::<f64>().is_ok() => {
+            "; hint: write it without quotes"
+        }
         _ => "",
     };
     Problem::new(path, format!("expected {wanted}, found {}{hint}", node.describe()))
@@ -202,6 +204,10 @@ fn check_number(schema: &Value, node: &Node, path: &str, problems: &mut Vec<Prob
     let value = match node {
         Node::Int(value) => *value as f64,
         Node::Float(value) if value.is_finite() => *value,
+        Node::Float(_) => {
+            problems.push(Problem::new(path, "must be finite"));
+            return;
+        }
         _ => {
             problems.push(expected("a number", node, path));
             return;

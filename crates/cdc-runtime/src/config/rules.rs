@@ -58,7 +58,7 @@ impl Config {
         let mut report = |path: &str, message: String| problems.push(Problem::new(path, message));
         self.check_storage(&mut report);
         self.check_catalog(&mut report);
-        self.check_budgets(&mut report);
+        self.check_writing(&mut report);
         self.check_serving(&mut report);
         self.check_governance(now, &mut report);
     }
@@ -118,10 +118,17 @@ impl Config {
         }
     }
 
-    fn check_budgets(&self, report: &mut dyn FnMut(&str, String)) {
+    fn check_writing(&self, report: &mut dyn FnMut(&str, String)) {
         if self.limits.buffer_bytes < self.flush.max_bytes {
             let message = format!("must be at least flush.max_bytes ({})", self.flush.max_bytes);
             report("limits.buffer_bytes", message);
+        }
+        if self.types.numeric_unconstrained.0 == cdc_core::StoredAs::List {
+            let message = "a number is no list; hint: string, double or decimal(p,s)";
+            report("types.numeric_unconstrained", message.into());
+        }
+        if self.tables.tags.contains_key("untagged") {
+            report("tables.tags.untagged", "is reserved for tables without a tag".into());
         }
         let Some(source) = &self.source else { return };
         let least = self.init.parallel_workers + CONTROL_CONNECTIONS;

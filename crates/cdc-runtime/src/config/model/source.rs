@@ -19,8 +19,8 @@ pub struct SourceConfig {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PostgresConfig {
-    /// libpq URL. Variables in it are read again at each connection; use
-    /// [`crate::Config::source_url`], not this template.
+    /// libpq URL; its variables and its passfile are read again at each connection. Required by
+    /// commands that talk to the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<Secret>,
     /// Schemas whose tables are candidates; each must exist at init.

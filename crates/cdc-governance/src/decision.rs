@@ -1,0 +1,86 @@
+//! What was decided about one table, in the words that the manifest keeps.
+
+use std::fmt;
+
+use cdc_core::TableName;
+
+/// Whether a table is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Included,
+    /// It is not.
+    Excluded(Exclusion),
+}
+
+/// Why a table is not followed. `Display` gives the reason text of manifest and `discover`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exclusion {
+    /// A pattern of `tables.exclude`.
+    Explicit,
+    /// The policy of this tag, or of `untagged`.
+    Policy(String),
+    /// A partition; its root is followed instead.
+    PartitionOf(TableName),
+    /// PostgreSQL does not replicate foreign tables.
+    Foreign,
+    /// PostgreSQL does not replicate unlogged tables.
+    Unlogged,
+    /// A user column has the name of a metadata column.
+    ReservedColumn(String),
+    /// REPLICA IDENTITY DEFAULT and no primary key: updates and deletes cannot be told apart.
+    NoReplicaIdentity,
+    /// REPLICA IDENTITY NOTHING.
+    ReplicaIdentityNothing,
+    /// Another included table has the same catalog name.
+    NameCollision(TableName),
+    /// A tag that governance requires.
+    MissingTag(String),
+    /// Removed by `table remove`.
+    Removed,
+}
+
+impl fmt::Display for Exclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exclusion::Explicit => f.write_str("explicit exclude"),
+            Exclusion::Policy(tag) => write!(f, "policy:{tag}"),
+            Exclusion::PartitionOf(root) => write!(f, "partition of {root}"),
+            Exclusion::Foreign => f.write_str("foreign table"),
+            Exclusion::Unlogged => f.write_str("unlogged"),
+            Exclusion::ReservedColumn(column) => write!(f, "reserved column name: {column}"),
+            Exclusion::NoReplicaIdentity => f.write_str("no replica identity"),
+            Exclusion::ReplicaIdentityNothing => f.write_str("replica identity nothing"),
+            Exclusion::NameCollision(table) => write!(f, "name collision: {table}"),
+            Exclusion::MissingTag(tag) => write!(f, "governance: missing tag {tag}"),
+            Exclusion::Removed => f.write_str("removed"),
+        }
+    }
+}
+
+/// The decision about one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableDecision {
+    /// The table.
+    pub table: TableName,
+    /// Its tags by configuration, sorted.
+    pub tags: Vec<String>,
+    /// Whether it is followed.
+    pub verdict: Verdict,
+}
+
+impl TableDecision {
+    /// Whether the table is followed.
+    pub fn included(&self) -> bool {
+        self.verdict == Verdict::Included
+    }
+
+    /// Why the table is not followed.
+    pub fn reason(&self) -> Option<&Exclusion> {
+        match &self.verdict {
+            Verdict::Included => None,
+            Verdict::Excluded(reason) => Some(reason),
+        }
+    }
+}

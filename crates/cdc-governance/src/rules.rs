@@ -1,0 +1,157 @@
+//! The rules of the `tables` section and their order: exclude, policies of tags, policy of the
+//! untagged, then what PostgreSQL or the lake cannot do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cdc_core::{Identity, ReplicaIdentity, SourceTable, TableKind, TableName, meta};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::{Error, Exclusion, Result, TableDecision, Verdict};
+
+/// The reserved tag that stands for tables without one.
+pub const UNTAGGED: &str = "untagged";
+/// What the name of a changelog adds to the name of its table.
+const CHANGES_SUFFIX: &str = "__changes";
+
+/// What a tag does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagPolicy {
+    /// The table is followed.
+    Include,
+    /// The table is left out; wins over every include.
+    Exclude,
+}
+
+/// The rules as the configuration has them; patterns over `schema.table` with `*` and `?`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleText {
+    /// Tables left out.
+    pub exclude: Vec<String>,
+    /// Tags and the tables that bear them.
+    pub tags: BTreeMap<String, Vec<String>>,
+    /// What each tag does.
+    pub policy: BTreeMap<String, TagPolicy>,
+}
+
+/// The rules, ready to be applied.
+#[derive(Clone, Debug, Default)]
+pub struct TableRules {
+    exclude: GlobSet,
+    tags: BTreeMap<String, GlobSet>,
+    policy: BTreeMap<String, TagPolicy>,
+}
+
+impl TableRules {
+    /// Compiles the patterns.
+    ///
+    /// # Errors
+    /// [`Error::Pattern`] for a malformed one: it must never be taken for one that matches nothing.
+    pub fn new(text: &RuleText) -> Result<Self> {
+        let tags = text.tags.iter().map(|(tag, patterns)| Ok((tag.clone(), compile(patterns)?)));
+        Ok(Self {
+            exclude: compile(&text.exclude)?,
+            tags: tags.collect::<Result<_>>()?,
+            policy: text.policy.clone(),
+        })
+    }
+
+    /// The tags of a table, sorted.
+    pub fn tags_of(&self, table: &TableName) -> Vec<String> {
+        let name = table.to_string();
+        let bears = self.tags.iter().filter(|(_, patterns)| patterns.is_match(&name));
+        bears.map(|(tag, _)| tag.clone()).collect()
+    }
+
+    /// Decides about all tables, in the order of their names. `catalog_name` is the name that the
+    /// catalog would give to the current-state table; of two tables that claim one name the later
+    /// is excluded as [`Exclusion::NameCollision`].
+    pub fn decide(
+        &self,
+        tables: &[SourceTable],
+        catalog_name: impl Fn(&TableName) -> String,
+    ) -> Vec<TableDecision> {
+        let mut sorted: Vec<&SourceTable> = tables.iter().collect();
+        sorted.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut decisions: Vec<TableDecision> =
+            sorted.into_iter().map(|table| self.decide_one(table)).collect();
+        exclude_collisions(&mut decisions, catalog_name);
+        decisions
+    }
+
+    fn decide_one(&self, table: &SourceTable) -> TableDecision {
+        let tags = self.tags_of(&table.name);
+        let reason = self.ruled_out(&table.name, &tags).or_else(|| not_replicable(table));
+        let verdict = reason.map_or(Verdict::Included, Verdict::Excluded);
+        TableDecision { table: table.name.clone(), tags, verdict }
+    }
+
+    fn ruled_out(&self, table: &TableName, tags: &[String]) -> Option<Exclusion> {
+        if self.exclude.is_match(table.to_string()) {
+            return Some(Exclusion::Explicit);
+        }
+        let excludes = |tag: &str| self.policy.get(tag) == Some(&TagPolicy::Exclude);
+        if tags.is_empty() {
+            return excludes(UNTAGGED).then(|| Exclusion::Policy(UNTAGGED.to_owned()));
+        }
+        tags.iter().find(|tag| excludes(tag)).cloned().map(Exclusion::Policy)
+    }
+}
+
+fn compile(patterns: &[String]) -> Result<GlobSet> {
+    let wrong = |pattern: &str| {
+        let pattern = pattern.to_owned();
+        move |source| Error::Pattern { pattern, source }
+    };
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let glob = GlobBuilder::new(pattern).backslash_escape(true).build();
+        set.add(glob.map_err(wrong(pattern))?);
+    }
+    set.build().map_err(wrong(&patterns.join(", ")))
+}
+
+fn not_replicable(table: &SourceTable) -> Option<Exclusion> {
+    match (table.kind, &table.partition_root) {
+        (TableKind::Partition, root) => {
+            let root = root.clone().unwrap_or_else(|| table.name.clone());
+            return Some(Exclusion::PartitionOf(root));
+        }
+        (TableKind::Foreign, _) => return Some(Exclusion::Foreign),
+        (TableKind::Unlogged, _) => return Some(Exclusion::Unlogged),
+        (TableKind::Table | TableKind::PartitionRoot, _) => {}
+    }
+    if let Some(column) = table.columns.iter().find(|column| meta::is_reserved(&column.name)) {
+        return Some(Exclusion::ReservedColumn(column.name.clone()));
+    }
+    match (Identity::of(table), &table.replica_identity) {
+        (Some(_), _) => None,
+        (None, ReplicaIdentity::Nothing) => Some(Exclusion::ReplicaIdentityNothing),
+        (None, _) => Some(Exclusion::NoReplicaIdentity),
+    }
+}
+
+/// Each followed table claims its name and that of its changelog, in the catalog and as a
+/// directory. Names are compared as Glue would store them, the narrowest of the catalogs.
+fn exclude_collisions(
+    decisions: &mut [TableDecision],
+    catalog_name: impl Fn(&TableName) -> String,
+) {
+    let mut claimed: BTreeMap<String, TableName> = BTreeMap::new();
+    for decision in decisions.iter_mut().filter(|decision| decision.included()) {
+        let current = catalog_name(&decision.table);
+        let names: BTreeSet<String> =
+            [current.clone(), current + CHANGES_SUFFIX].iter().map(|name| narrow(name)).collect();
+        if let Some(first) = names.iter().find_map(|name| claimed.get(name)) {
+            decision.verdict = Verdict::Excluded(Exclusion::NameCollision(first.clone()));
+            continue;
+        }
+        claimed.extend(names.into_iter().map(|name| (name, decision.table.clone())));
+    }
+}
+
+/// A name as Glue stores it: lower case, everything outside `[a-z0-9_]` an underscore.
+fn narrow(name: &str) -> String {
+    let narrow_char =
+        |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    name.chars().map(narrow_char).collect()
+}
