@@ -20,15 +20,22 @@
 mod error;
 mod json;
 pub mod layout;
+mod live;
 mod manifest;
+mod refs;
 mod store;
 mod wire;
 
 pub use error::{Error, Result};
 pub use json::Extra;
+pub use live::{LIVE_VERSION, Live, LiveSlot, LiveState};
 pub use manifest::{
     CatalogInfo, ColumnEntry, CompactionInfo, Gap, MANIFEST_VERSION, Manifest, ManifestStore,
     NestedType, OmittedEntry, RoleColumns, RoleEntry, RoleTable, SchemaEntry, SourceInfo,
     TableEntry, TableState, TableStatus, TypeKind, Versioned,
+};
+pub use refs::{
+    AdvanceOptions, Advanced, Cut, CutResolver, CutSpec, MAIN, PromotionMode, REFS_VERSION,
+    RawIndex, RawTag, Ref, RefColumn, RefKind, Refs, RefsStore, STAGING, TableRef,
 };
 pub use store::{DurableFs, LakeStore, ObjectVersion, Revalidated, StorageSpec, Swap};

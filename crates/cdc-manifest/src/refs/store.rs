@@ -1,0 +1,205 @@
+//! Moving the refs after a flush. All of it can be derived again from the manifest, so a failure
+//! here never fails a flush.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+
+use super::{MAIN, REFS_VERSION, RawIndex, RawTag, Ref, RefKind, Refs, STAGING};
+use crate::json::{self, Extra};
+use crate::layout::{self, RAW_TAG_PREFIX, REFS_KEY};
+use crate::manifest::{Manifest, Versioned};
+use crate::store::{LakeStore, ObjectVersion, Swap, object_path};
+use crate::{Error, Result};
+
+/// Swaps tried before a caller is told that somebody else keeps winning.
+const SWAP_ATTEMPTS_MAX: u32 = 10;
+
+/// `promotion.mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PromotionMode {
+    /// `main` follows every flush.
+    #[default]
+    Auto,
+    /// `main` moves by `promote` only.
+    Manual,
+}
+
+/// How [`RefsStore::advance`] moves refs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdvanceOptions {
+    /// Whether `main` follows.
+    pub mode: PromotionMode,
+    /// Newest raw tags repeated in `refs.json`.
+    pub inline_raw: usize,
+}
+
+impl Default for AdvanceOptions {
+    fn default() -> Self {
+        Self { mode: PromotionMode::Auto, inline_raw: 10 }
+    }
+}
+
+/// What [`RefsStore::advance`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advanced {
+    /// Name of the cut's raw tag.
+    pub raw_tag: String,
+    /// Whether `main` now is this cut.
+    pub main_moved: bool,
+}
+
+/// The refs of one lake.
+#[derive(Clone, Debug)]
+pub struct RefsStore {
+    lake: LakeStore,
+}
+
+impl RefsStore {
+    /// The refs of this lake.
+    pub fn new(lake: LakeStore) -> Self {
+        Self { lake }
+    }
+
+    /// Reads the refs; a missing file is no refs.
+    ///
+    /// # Errors
+    /// [`Error::Object`], or why the file cannot be read as refs.
+    pub async fn load(&self) -> Result<Refs> {
+        Ok(self.load_versioned().await?.map(|found| found.value).unwrap_or_default())
+    }
+
+    async fn load_versioned(&self) -> Result<Option<Versioned<Refs>>> {
+        let Some((bytes, version)) = self.lake.load_versioned(REFS_KEY).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Versioned { value: json::parse(REFS_KEY, &bytes, REFS_VERSION)?, version }))
+    }
+
+    /// Reads a raw tag by the key of its object; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Object`], or why the object cannot be read as a tag.
+    pub async fn load_raw(&self, key: &str) -> Result<Option<RawTag>> {
+        let Some((bytes, _)) = self.lake.load_versioned(key).await? else { return Ok(None) };
+        json::parse(key, &bytes, REFS_VERSION).map(Some)
+    }
+
+    /// The keys of all raw tags, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Object`].
+    pub async fn list_raw(&self) -> Result<Vec<String>> {
+        let failed = |source| Error::object("list", RAW_TAG_PREFIX, source);
+        let prefix = object_path(RAW_TAG_PREFIX.trim_end_matches('/'))?;
+        let listed = self.lake.store().list(Some(&prefix)).map_ok(|meta| meta.location.to_string());
+        let mut keys: Vec<String> = listed.try_collect().await.map_err(failed)?;
+        keys.retain(|key| layout::raw_tag_key_time(key).is_some());
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// After a commit of `manifest`: writes its raw tag, then moves `staging`, then `main` if
+    /// promotion is automatic or `main` was never set. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Object`], [`Error::Contended`]; the next call makes up for it.
+    pub async fn advance(&self, manifest: &Manifest, options: AdvanceOptions) -> Result<Advanced> {
+        let raw_tag = layout::raw_tag_name(manifest.updated_at);
+        self.write_raw(manifest, &raw_tag).await?;
+        for _ in 0..SWAP_ATTEMPTS_MAX {
+            let (mut refs, version) = match self.load_versioned().await? {
+                Some(found) => (found.value, Some(found.version)),
+                None => (Refs::default(), None),
+            };
+            let main_moved = apply(&mut refs, manifest, &raw_tag, options);
+            if self.swap(&refs, version.as_ref()).await? {
+                return Ok(Advanced { raw_tag, main_moved });
+            }
+        }
+        Err(Error::Contended { key: REFS_KEY.to_owned(), attempts: SWAP_ATTEMPTS_MAX })
+    }
+
+    /// Counts the raw tags again, after one may have been written without its index.
+    ///
+    /// # Errors
+    /// As [`RefsStore::advance`].
+    pub async fn reindex_raw(&self) -> Result<()> {
+        for _ in 0..SWAP_ATTEMPTS_MAX {
+            let Some(found) = self.load_versioned().await? else { return Ok(()) };
+            let keys = self.list_raw().await?;
+            let name =
+                |key: Option<&String>| Some(layout::raw_tag_name(layout::raw_tag_key_time(key?)?));
+            let (mut refs, version) = (found.value, found.version);
+            let before = refs.raw.clone();
+            let index = refs.raw.get_or_insert_with(RawIndex::empty);
+            index.count = keys.len() as u64;
+            (index.oldest, index.newest) = (name(keys.first()), name(keys.last()));
+            if refs.raw == before || self.swap(&refs, Some(&version)).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Contended { key: REFS_KEY.to_owned(), attempts: SWAP_ATTEMPTS_MAX })
+    }
+
+    async fn write_raw(&self, manifest: &Manifest, name: &str) -> Result<()> {
+        let key = layout::raw_tag_key(manifest.updated_at);
+        let tag = RawTag {
+            version: REFS_VERSION,
+            name: name.to_owned(),
+            cut: Ref::of(manifest, RefKind::Tag),
+            extra: Extra::new(),
+        };
+        match self.lake.swap(&key, json::to_bytes(&key, &tag)?, None).await? {
+            // a conflict is the same tag, written before: its name is the manifest's own time
+            Swap::Stored(_) | Swap::Conflict => Ok(()),
+            Swap::Unknown(error) => Err(error),
+        }
+    }
+
+    async fn swap(&self, refs: &Refs, version: Option<&ObjectVersion>) -> Result<bool> {
+        let bytes: Bytes = json::to_bytes(REFS_KEY, refs)?;
+        match self.lake.swap(REFS_KEY, bytes, version).await? {
+            Swap::Stored(_) => Ok(true),
+            Swap::Conflict => Ok(false),
+            Swap::Unknown(error) => Err(error),
+        }
+    }
+}
+
+/// Puts the manifest's cut into the refs; returns whether `main` is it now. Never moves a branch
+/// back: a slower caller may come with an older manifest.
+fn apply(refs: &mut Refs, manifest: &Manifest, raw_tag: &str, options: AdvanceOptions) -> bool {
+    let branch = Ref::of(manifest, RefKind::Branch);
+    let mut follows = vec![STAGING];
+    if options.mode == PromotionMode::Auto || !refs.refs.contains_key(MAIN) {
+        follows.push(MAIN);
+    }
+    for name in follows {
+        let is_newer = refs.refs.get(name).is_none_or(|old| old.created_at <= branch.created_at);
+        if is_newer {
+            refs.refs.insert(name.to_owned(), branch.clone());
+        }
+    }
+    let main_moved = refs.refs.get(MAIN).is_some_and(|main| main.created_at == branch.created_at);
+    let index = refs.raw.get_or_insert_with(RawIndex::empty);
+    if index.newest.as_deref().is_none_or(|newest| newest < raw_tag) {
+        index.count += 1;
+        index.oldest.get_or_insert_with(|| raw_tag.to_owned());
+        index.newest = Some(raw_tag.to_owned());
+    }
+    refs.refs.insert(raw_tag.to_owned(), Ref { kind: RefKind::Tag, ..branch });
+    keep_newest_tags(&mut refs.refs, options.inline_raw);
+    main_moved
+}
+
+/// Tag names sort by time.
+fn keep_newest_tags(refs: &mut BTreeMap<String, Ref>, keep: usize) {
+    let tags: Vec<String> =
+        refs.keys().filter(|name| layout::raw_tag_time(name).is_some()).cloned().collect();
+    let excess = tags.len().saturating_sub(keep);
+    for name in tags.into_iter().take(excess) {
+        refs.remove(&name);
+    }
+}
