@@ -117,9 +117,8 @@ pub async fn load_position_deletes(
 ) -> Result<HashMap<String, Vec<u64>>> {
     let sequence_of: HashMap<&str, i64> =
         live.data_files.iter().map(|file| (file.location.as_str(), file.sequence_number)).collect();
-    let mut loaded = stream::iter(&live.delete_files)
-        .map(|delete| load_one(files, delete))
-        .buffer_unordered(DELETE_READS_MAX);
+    let loads: Vec<_> = live.delete_files.iter().map(|delete| load_one(files, delete)).collect();
+    let mut loaded = stream::iter(loads).buffer_unordered(DELETE_READS_MAX);
     let mut by_file: HashMap<String, Vec<u64>> = HashMap::new();
     while let Some((sequence, deletes)) = loaded.try_next().await? {
         for (location, positions) in deletes {

@@ -95,9 +95,8 @@ pub async fn live_files(
         .snapshot_by_id(snapshot_id)
         .ok_or_else(|| Error::NoSnapshot { table: metadata.location().to_owned(), snapshot_id })?;
     let manifests = read_list(files, metadata, snapshot).await?;
-    let mut entries = stream::iter(&manifests)
-        .map(|manifest| read_manifest(files, manifest))
-        .buffer_unordered(MANIFEST_READS_MAX);
+    let reads: Vec<_> = manifests.iter().map(|manifest| read_manifest(files, manifest)).collect();
+    let mut entries = stream::iter(reads).buffer_unordered(MANIFEST_READS_MAX);
     let mut live = LiveFiles::default();
     while let Some(entries) = entries.try_next().await? {
         for entry in entries.into_iter().filter(Entry::is_live) {
