@@ -1,0 +1,5 @@
+//! The traps of logical replication against a real PostgreSQL.
+
+mod changes;
+mod lifecycle;
+mod positions;
