@@ -4,19 +4,9 @@ use std::fmt;
 
 use cdc_core::TableName;
 
-/// Whether a table is followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is.
-    Included,
-    /// It is not.
-    Excluded(Exclusion),
-}
-
 /// Why a table is not followed. `Display` gives the reason text of manifest and `discover`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Exclusion {
+pub(crate) enum Exclusion {
     /// A pattern of `tables.exclude`.
     Explicit,
     /// The policy of this tag, or of `untagged`.
@@ -35,10 +25,6 @@ pub enum Exclusion {
     ReplicaIdentityNothing,
     /// Another included table has the same catalog name.
     NameCollision(TableName),
-    /// A tag that governance requires.
-    MissingTag(String),
-    /// Removed by `table remove`.
-    Removed,
 }
 
 impl fmt::Display for Exclusion {
@@ -53,8 +39,6 @@ impl fmt::Display for Exclusion {
             Exclusion::NoReplicaIdentity => f.write_str("no replica identity"),
             Exclusion::ReplicaIdentityNothing => f.write_str("replica identity nothing"),
             Exclusion::NameCollision(table) => write!(f, "name collision: {table}"),
-            Exclusion::MissingTag(tag) => write!(f, "governance: missing tag {tag}"),
-            Exclusion::Removed => f.write_str("removed"),
         }
     }
 }
@@ -66,21 +50,13 @@ pub struct TableDecision {
     pub table: TableName,
     /// Its tags by configuration, sorted.
     pub tags: Vec<String>,
-    /// Whether it is followed.
-    pub verdict: Verdict,
+    /// Why it is not followed, as manifest and `discover` say it; `None` if it is followed.
+    pub excluded: Option<String>,
 }
 
 impl TableDecision {
     /// Whether the table is followed.
     pub fn included(&self) -> bool {
-        self.verdict == Verdict::Included
-    }
-
-    /// Why the table is not followed.
-    pub fn reason(&self) -> Option<&Exclusion> {
-        match &self.verdict {
-            Verdict::Included => None,
-            Verdict::Excluded(reason) => Some(reason),
-        }
+        self.excluded.is_none()
     }
 }

@@ -1,12 +1,12 @@
 //! Tags and the decisions they lead to.
 //!
 //! The type to know is [`TableRules`]: which tables of a source are followed, and why the others
-//! are not. [`TableRules::decide`] is a pure function of the tables and the rules.
+//! are not. [`decide`] is a pure function of the tables and the rules.
 //!
 //! ```
 //! use std::collections::BTreeMap;
 //! use cdc_core::{ReplicaIdentity, SourceTable, TableKind, TableName};
-//! use cdc_governance::{RuleText, TableRules};
+//! use cdc_governance::{RuleText, TableRules, decide};
 //!
 //! let rules = RuleText { exclude: vec!["public.audit_*".into()], ..RuleText::default() };
 //! let rules = TableRules::new(&rules).unwrap();
@@ -21,14 +21,13 @@
 //!     estimated_rows: -1,
 //!     heap_bytes: 0,
 //! };
-//! let decisions = rules.decide(&[table], |name| name.name.clone());
-//! assert_eq!(decisions[0].reason().unwrap().to_string(), "explicit exclude");
+//! assert_eq!(decide(&[table], &rules)[0].excluded.as_deref(), Some("explicit exclude"));
 //! ```
 
 mod decision;
 mod error;
 mod rules;
 
-pub use decision::{Exclusion, TableDecision, Verdict};
+pub use decision::TableDecision;
 pub use error::{Error, Result};
-pub use rules::{RuleText, TableRules, TagPolicy, UNTAGGED};
+pub use rules::{RuleText, TableRules, TagPolicy, UNTAGGED, decide, exclude_collisions};

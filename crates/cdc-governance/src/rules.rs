@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cdc_core::{Identity, ReplicaIdentity, SourceTable, TableKind, TableName, meta};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use crate::{Error, Exclusion, Result, TableDecision, Verdict};
+use crate::decision::Exclusion;
+use crate::{Error, Result, TableDecision};
 
 /// The reserved tag that stands for tables without one.
 pub const UNTAGGED: &str = "untagged";
@@ -62,27 +63,11 @@ impl TableRules {
         bears.map(|(tag, _)| tag.clone()).collect()
     }
 
-    /// Decides about all tables, in the order of their names. `catalog_name` is the name that the
-    /// catalog would give to the current-state table; of two tables that claim one name the later
-    /// is excluded as [`Exclusion::NameCollision`].
-    pub fn decide(
-        &self,
-        tables: &[SourceTable],
-        catalog_name: impl Fn(&TableName) -> String,
-    ) -> Vec<TableDecision> {
-        let mut sorted: Vec<&SourceTable> = tables.iter().collect();
-        sorted.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut decisions: Vec<TableDecision> =
-            sorted.into_iter().map(|table| self.decide_one(table)).collect();
-        exclude_collisions(&mut decisions, catalog_name);
-        decisions
-    }
-
     fn decide_one(&self, table: &SourceTable) -> TableDecision {
         let tags = self.tags_of(&table.name);
         let reason = self.ruled_out(&table.name, &tags).or_else(|| not_replicable(table));
-        let verdict = reason.map_or(Verdict::Included, Verdict::Excluded);
-        TableDecision { table: table.name.clone(), tags, verdict }
+        let excluded = reason.map(|reason| reason.to_string());
+        TableDecision { table: table.name.clone(), tags, excluded }
     }
 
     fn ruled_out(&self, table: &TableName, tags: &[String]) -> Option<Exclusion> {
@@ -94,6 +79,35 @@ impl TableRules {
             return excludes(UNTAGGED).then(|| Exclusion::Policy(UNTAGGED.to_owned()));
         }
         tags.iter().find(|tag| excludes(tag)).cloned().map(Exclusion::Policy)
+    }
+}
+
+/// Decides about each table, in the order given.
+pub fn decide(tables: &[SourceTable], rules: &TableRules) -> Vec<TableDecision> {
+    tables.iter().map(|table| rules.decide_one(table)).collect()
+}
+
+/// Excludes, of two followed tables that claim one catalog name, the one whose own name is later.
+///
+/// Each table claims its name, as `catalog_name` gives it, and that of its changelog. Names are
+/// compared as Glue would store them, the narrowest of the catalogs.
+pub fn exclude_collisions(
+    decisions: &mut [TableDecision],
+    catalog_name: impl Fn(&TableName) -> String,
+) {
+    let mut followed: Vec<&mut TableDecision> =
+        decisions.iter_mut().filter(|decision| decision.included()).collect();
+    followed.sort_by(|a, b| a.table.cmp(&b.table));
+    let mut claimed: BTreeMap<String, TableName> = BTreeMap::new();
+    for decision in followed {
+        let current = catalog_name(&decision.table);
+        let names: BTreeSet<String> =
+            [current.clone(), current + CHANGES_SUFFIX].iter().map(|name| narrow(name)).collect();
+        if let Some(first) = names.iter().find_map(|name| claimed.get(name)) {
+            decision.excluded = Some(Exclusion::NameCollision(first.clone()).to_string());
+            continue;
+        }
+        claimed.extend(names.into_iter().map(|name| (name, decision.table.clone())));
     }
 }
 
@@ -127,25 +141,6 @@ fn not_replicable(table: &SourceTable) -> Option<Exclusion> {
         (Some(_), _) => None,
         (None, ReplicaIdentity::Nothing) => Some(Exclusion::ReplicaIdentityNothing),
         (None, _) => Some(Exclusion::NoReplicaIdentity),
-    }
-}
-
-/// Each followed table claims its name and that of its changelog, in the catalog and as a
-/// directory. Names are compared as Glue would store them, the narrowest of the catalogs.
-fn exclude_collisions(
-    decisions: &mut [TableDecision],
-    catalog_name: impl Fn(&TableName) -> String,
-) {
-    let mut claimed: BTreeMap<String, TableName> = BTreeMap::new();
-    for decision in decisions.iter_mut().filter(|decision| decision.included()) {
-        let current = catalog_name(&decision.table);
-        let names: BTreeSet<String> =
-            [current.clone(), current + CHANGES_SUFFIX].iter().map(|name| narrow(name)).collect();
-        if let Some(first) = names.iter().find_map(|name| claimed.get(name)) {
-            decision.verdict = Verdict::Excluded(Exclusion::NameCollision(first.clone()));
-            continue;
-        }
-        claimed.extend(names.into_iter().map(|name| (name, decision.table.clone())));
     }
 }
 

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use cdc_core::{
     Generated, PgType, ReplicaIdentity, SourceColumn, SourceTable, TableKind, TableName, oid,
 };
-use cdc_governance::{RuleText, TableDecision, TableRules, TagPolicy};
+use cdc_governance::{RuleText, TableDecision, TableRules, TagPolicy, decide, exclude_collisions};
 
 fn table(name: &str) -> SourceTable {
     SourceTable {
         oid: 16384,
-        name: name.parse().unwrap(),
+        name: name.parse().expect("a table name"),
         kind: TableKind::Table,
         partition_root: None,
         columns: vec![column("id")],
@@ -46,22 +46,24 @@ fn rules(exclude: &[&str], tags: &[(&str, &[&str])], policy: &[(&str, TagPolicy)
         tags: tags.iter().map(|(tag, globs)| ((*tag).to_owned(), owned(globs))).collect(),
         policy: policy.iter().map(|(tag, policy)| ((*tag).to_owned(), *policy)).collect(),
     })
-    .unwrap()
+    .expect("good patterns")
 }
 
 fn line(decision: &TableDecision) -> String {
-    let reason = decision.reason().map_or("included".to_owned(), ToString::to_string);
+    let reason = decision.excluded.as_deref().unwrap_or("included");
     format!("{} [{}] {reason}", decision.table, decision.tags.join(","))
 }
 
-fn decide(rules: &TableRules, tables: &[SourceTable]) -> Vec<String> {
-    rules.decide(tables, bare).iter().map(line).collect()
+fn lines(rules: &TableRules, tables: &[SourceTable]) -> Vec<String> {
+    let mut decisions = decide(tables, rules);
+    exclude_collisions(&mut decisions, bare);
+    decisions.iter().map(line).collect()
 }
 
 /// The reason for one table under no rules.
 fn reason(table: SourceTable) -> String {
-    let decisions = TableRules::default().decide(&[table], bare);
-    decisions[0].reason().map_or("included".to_owned(), ToString::to_string)
+    let decisions = decide(&[table], &TableRules::default());
+    decisions[0].excluded.clone().unwrap_or_else(|| "included".into())
 }
 
 #[test]
@@ -82,13 +84,13 @@ fn rules_apply_in_order_and_tags_come_sorted() {
     );
     let tables = ["public.users", "public.tmp_a", "public.orders", "hr.pay", "public.log"];
     assert_eq!(
-        decide(&rules, &tables.map(table)),
+        lines(&rules, &tables.map(table)),
         [
+            "public.users [core,pii] policy:pii",
+            "public.tmp_a [secret] explicit exclude",
+            "public.orders [core] included",
             "hr.pay [pii,secret] policy:pii",
             "public.log [] policy:untagged",
-            "public.orders [core] included",
-            "public.tmp_a [secret] explicit exclude",
-            "public.users [core,pii] policy:pii",
         ]
     );
 }
@@ -96,21 +98,21 @@ fn rules_apply_in_order_and_tags_come_sorted() {
 #[test]
 fn an_untagged_table_is_included_without_a_policy_for_it() {
     let rules = rules(&[], &[("pii", &["x.*"])], &[("pii", TagPolicy::Exclude)]);
-    assert_eq!(decide(&rules, &[table("public.a")]), ["public.a [] included"]);
+    assert_eq!(lines(&rules, &[table("public.a")]), ["public.a [] included"]);
 }
 
 #[test]
 fn the_policy_of_the_untagged_spares_tagged_tables() {
     let rules = rules(&[], &[("core", &["*"])], &[("untagged", TagPolicy::Exclude)]);
-    assert_eq!(decide(&rules, &[table("public.a")]), ["public.a [core] included"]);
+    assert_eq!(lines(&rules, &[table("public.a")]), ["public.a [core] included"]);
 }
 
 #[test]
 fn a_star_crosses_the_dot_and_patterns_see_the_quoted_form() {
     let rules = rules(&["*secret*", "\"a.b\".*"], &[], &[]);
     let tables = [table("my_secret.t"), table("public.t_secret"), table("\"a.b\".t")];
-    for decision in rules.decide(&tables, bare) {
-        assert_eq!(decision.reason().unwrap().to_string(), "explicit exclude");
+    for decision in decide(&tables, &rules) {
+        assert_eq!(decision.excluded.as_deref(), Some("explicit exclude"));
     }
 }
 
@@ -151,8 +153,8 @@ fn of_two_tables_with_one_catalog_name_the_later_is_excluded() {
         (
             &["public.billing_orders", "billing.orders"],
             &[
-                "billing.orders [] included",
                 "public.billing_orders [] name collision: billing.orders",
+                "billing.orders [] included",
             ],
         ),
         (
@@ -166,14 +168,14 @@ fn of_two_tables_with_one_catalog_name_the_later_is_excluded() {
             &["public.Orders", "public.orders", "public.\"or.ders\""],
             &[
                 "public.Orders [] included",
-                "public.\"or.ders\" [] included",
                 "public.orders [] name collision: public.Orders",
+                "public.\"or.ders\" [] included",
             ],
         ),
     ];
     for (tables, expected) in cases {
         let tables: Vec<SourceTable> = tables.iter().map(|name| table(name)).collect();
-        assert_eq!(decide(&none, &tables), expected);
+        assert_eq!(lines(&none, &tables), expected);
     }
 }
 
@@ -182,8 +184,8 @@ fn an_excluded_table_claims_no_name() {
     let rules = rules(&["billing.orders"], &[], &[]);
     let tables = [table("public.billing_orders"), table("billing.orders")];
     assert_eq!(
-        decide(&rules, &tables),
-        ["billing.orders [] explicit exclude", "public.billing_orders [] included"]
+        lines(&rules, &tables),
+        ["public.billing_orders [] included", "billing.orders [] explicit exclude"]
     );
 }
 

@@ -247,9 +247,12 @@ fn formats_of_text_values_are_checked() {
         types.numeric_unconstrained: decimal(p,s) needs p from 1 to 38 and s from 0 to p
     "#]],
     );
-    check("types: { numeric_unconstrained: list }", expect![[r#"
+    check(
+        "types: { numeric_unconstrained: list }",
+        expect![[r#"
         types.numeric_unconstrained: a number is no list; hint: string, double or decimal(p,s)
-    "#]]);
+    "#]],
+    );
     check(
         "types: { columns: [{ match: 'a.b.c', as: int }, { as: list }] }",
         expect![[r#"
