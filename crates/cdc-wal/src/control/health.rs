@@ -108,7 +108,8 @@ impl Control {
     }
 
     /// Writes a logical message outside any transaction, so that the slot of an idle database has
-    /// something to advance over; needs no table. Gives the position of the message.
+    /// something to advance over; needs no table. Gives the position behind the message, which the
+    /// server writes out with the next commit, at the latest after `wal_writer_delay`.
     pub async fn heartbeat(&self) -> Result<Lsn> {
         let sql = "SELECT pg_catalog.pg_logical_emit_message(false, $1, ''::text)::text";
         let row = self.query_one("write a heartbeat message", sql, &[&MESSAGE_PREFIX]).await?;

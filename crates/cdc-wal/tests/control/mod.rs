@@ -68,3 +68,7 @@ pub(crate) fn want(tables: Vec<SourceTable>, name: &str) -> Want {
         types: cdc_core::TypePolicy::default(),
     }
 }
+
+pub(crate) async fn backend_pid(client: &tokio_postgres::Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
+}

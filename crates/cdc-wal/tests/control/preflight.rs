@@ -133,8 +133,8 @@ async fn tables_that_lose_something_are_reported() {
 
 #[tokio::test]
 async fn trap_36_iam_logins_must_be_allowed_for_replication() {
-    let server = Postgres::start(&["rds.iam_auth_for_replication=0"]);
-    let db = Database::create(&server, "iam", "").await;
+    let server = Postgres::start(&[]);
+    let db = Database::create(&server, "iam", "CREATE ROLE rds_superuser").await;
     let mut want = want(vec![], "iam");
     want.iam_auth = true;
     let report = db.control().await.preflight(&want).await.unwrap();

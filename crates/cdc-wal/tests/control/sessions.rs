@@ -2,7 +2,7 @@
 
 use cdc_wal::{Provider, Source, SourceOptions, Transport};
 
-use super::Database;
+use super::{Database, backend_pid};
 use crate::fixture::Postgres;
 
 #[tokio::test]
@@ -78,12 +78,8 @@ async fn the_oldest_transactions_are_named() {
     reader.batch_execute("BEGIN; SELECT 1").await.unwrap();
     let writer = server.session("oldest").await;
     writer.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
-    let pid = |client: &tokio_postgres::Client| {
-        let query = client.query_one("SELECT pg_backend_pid()", &[]);
-        Box::pin(query)
-    };
-    let reader_pid: i32 = pid(&reader).await.unwrap().get(0);
-    let writer_pid: i32 = pid(&writer).await.unwrap().get(0);
+    let reader_pid = backend_pid(&reader).await;
+    let writer_pid = backend_pid(&writer).await;
     assert_eq!(control.oldest_transaction().await.unwrap().unwrap().pid, reader_pid);
     let oldest_writer = control.oldest_writer().await.unwrap().unwrap();
     assert_eq!((oldest_writer.pid, oldest_writer.user.as_str()), (writer_pid, "postgres"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cdc_core::ErrorKind;
 use cdc_wal::{Error, SlotSpec, WalStatus};
 
-use super::Database;
+use super::{Database, backend_pid};
 use crate::fixture::{Postgres, within};
 
 #[tokio::test]
@@ -54,6 +54,8 @@ async fn trap_31_slot_states_are_typed() {
     let again = source.create_slot(&SlotSpec::new("slot_states")).await.unwrap_err();
     assert!(matches!(&again, Error::SlotExists { slot } if slot == "slot_states"), "{again}");
     let message = control.heartbeat().await.unwrap();
+    // the message is written out with the next commit
+    db.sql.batch_execute("CREATE TABLE t (id int)").await.unwrap();
     let lag = control.slot_lag("slot_states").await.unwrap().unwrap();
     assert!(lag.current >= message && lag.lag_bytes > 0 && lag.retained_bytes >= lag.lag_bytes);
     assert!(control.drop_slot("slot_states").await.unwrap());
@@ -83,7 +85,7 @@ async fn a_waiting_slot_names_the_transaction_and_leaves_nothing_behind() {
     let spec = SlotSpec { wait: Duration::from_millis(300), ..SlotSpec::new("slot_blocked") };
     let writer = server.session("slot_blocked").await;
     writer.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
-    let pid: i32 = writer.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let pid = backend_pid(&writer).await;
     let error = db.source().create_slot(&spec).await.unwrap_err();
     assert!(error.to_string().contains(&format!("transaction of process {pid};")), "{error}");
     assert_eq!(error.kind(), ErrorKind::Transient);
