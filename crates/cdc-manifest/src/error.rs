@@ -45,7 +45,7 @@ pub enum Error {
         precondition: &'static str,
     },
     /// The file is not the JSON it must be.
-    #[error("{key} cannot be read as its format; hint: {hint}")]
+    #[error("{key} is not well-formed; hint: {hint}")]
     Malformed {
         /// The object's key.
         key: String,

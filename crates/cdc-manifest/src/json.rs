@@ -14,7 +14,7 @@ const RESTORE_HINT: &str = "restore it from a backup or a version of the store";
 /// What the operator can do about a newer file.
 const UPGRADE_HINT: &str = "a newer pgcdc wrote it, use that one";
 /// What the operator can do about a file with no version or a lower one.
-const OLDER_HINT: &str = "it is not a file of pgcdc, or of an unfinished write";
+const OLDER_HINT: &str = "pgcdc never writes this version, restore the file";
 
 /// Fields of a file that this build does not know, kept in their order when it is written again.
 pub type Extra = serde_json::Map<String, serde_json::Value>;

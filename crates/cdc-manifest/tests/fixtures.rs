@@ -108,6 +108,14 @@ fn unreadable_manifests_say_what_is_wrong() {
         messages.push_str(&format!("{}\n", cdc_core::chain(&error)));
     }
     expect![[r#"
+        manifest.json is empty; hint: restore it from a backup or a version of the store, nothing was changed
+        manifest.json is filled with NUL bytes; hint: restore it from a backup or a version of the store, nothing was changed
+        manifest.json is not well-formed; hint: restore it from a backup or a version of the store: EOF while parsing a value at line 57 column 35
+        manifest.json has version 2, this build reads version 1; hint: a newer pgcdc wrote it, use that one
+        manifest.json has version 0, this build reads version 1; hint: pgcdc never writes this version, restore the file
+        manifest.json has the key `epoch` twice; hint: restore it, pgcdc never writes this
+        manifest.json has the key `tables.public.orders` twice; hint: restore it, pgcdc never writes this
+        manifest.json is not well-formed; hint: restore it from a backup or a version of the store: `yesterday` is not an LSN of the form X/Y at line 16 column 27
     "#]]
     .assert_eq(&messages);
 }

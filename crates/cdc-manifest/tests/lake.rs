@@ -2,7 +2,7 @@
 
 use cdc_core::{Column, Epoch, FieldId, Identity, Lsn, PgType, StoredType, TableName, TableSchema};
 use cdc_manifest::{LakeStore, Manifest, StorageSpec, TableEntry, TableState};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 
 pub(crate) const MANIFEST_FIXTURE: &str = include_str!("fixtures/manifest-v1.json");
 
@@ -31,10 +31,6 @@ pub(crate) fn flushed(manifest: &Manifest) -> Manifest {
     next.updated_at += TimeDelta::seconds(1);
     next.batch_id = format!("batch-{}", next.epoch);
     next
-}
-
-pub(crate) fn time(text: &str) -> DateTime<Utc> {
-    text.parse().unwrap()
 }
 
 /// A manifest of epoch 0 with these tables, each with a column `id`.

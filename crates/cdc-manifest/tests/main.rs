@@ -1,5 +1,7 @@
 //! Tests of the crate through its public interface; one binary so that it links once.
 
+#![expect(clippy::unwrap_used, reason = "a failed test should panic, in helpers too")]
+
 mod conformance;
 mod fixtures;
 mod kill;

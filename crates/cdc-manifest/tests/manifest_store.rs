@@ -56,7 +56,10 @@ async fn manifests_that_break_a_rule_are_not_written() {
     let breaks: [(&str, fn(&mut Manifest)); 9] = [
         ("covered_lsn", |m| m.covered_lsn = Lsn(m.commit_lsn.0 - 1)),
         ("epoch went", |m| m.epoch = Epoch(7)),
-        ("epoch went", |m| m.epoch = Epoch(1)),
+        ("epoch went", |m| {
+            m.epoch = Epoch(1);
+            m.tables.values_mut().for_each(|entry| entry.latest_delta_epoch = Epoch(1));
+        }),
         ("commit_lsn", |m| m.commit_lsn = m.source.init_lsn),
         ("generation went", |m| m.generation = 0),
         ("within epoch", |m| m.epoch = Epoch(2)),

@@ -8,7 +8,7 @@ use super::record::Entry;
 use super::run::{Run, RunDir};
 use super::stamp::{IndexFile, RunEntry};
 use super::{FileRef, IdentityHasher, IndexStamp, Position, Record};
-use crate::{Error, Result};
+use crate::Result;
 
 /// Bounds of one index.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,8 @@ pub struct KeyIndex {
     /// Oldest first; those from `committed` on are not named in index.json yet.
     runs: Vec<Run>,
     committed: usize,
+    /// The first so many runs count no more since [`KeyIndex::truncate`].
+    hidden: usize,
     foreign: Vec<String>,
 }
 
@@ -95,7 +97,7 @@ impl KeyIndex {
     /// was never committed.
     ///
     /// # Errors
-    /// [`Error::Io`] when the directory cannot be read or cleaned.
+    /// [`Error::Io`](crate::Error::Io) when the directory cannot be read or cleaned.
     pub fn open(dir: &Path, expected: &IndexStamp, options: IndexOptions) -> Result<Opened> {
         let Some(file) = IndexFile::load(dir) else { return Ok(Opened::Absent) };
         let (Some(hash_key), Some(stamp)) = (file.key(), file.stamp()) else {
@@ -115,7 +117,16 @@ impl KeyIndex {
         }
         let committed = runs.len();
         let foreign = file.foreign;
-        let index = KeyIndex { dir: run_dir, options, hash_key, stamp, runs, committed, foreign };
+        let index = KeyIndex {
+            dir: run_dir,
+            options,
+            hash_key,
+            stamp,
+            runs,
+            committed,
+            hidden: 0,
+            foreign,
+        };
         let is_ready = index.stamp == *expected;
         Ok(if is_ready { Opened::Ready(index) } else { Opened::Stale(index) })
     }
@@ -129,7 +140,7 @@ impl KeyIndex {
         foreign: Vec<String>,
     ) -> Result<KeyIndex> {
         let committed = runs.len();
-        let index = KeyIndex { dir, options, hash_key, stamp, runs, committed, foreign };
+        let index = KeyIndex { dir, options, hash_key, stamp, runs, committed, hidden: 0, foreign };
         index.store(&index.stamp, index.runs.iter().map(Run::entry).collect())?;
         Ok(index)
     }
@@ -169,11 +180,11 @@ impl KeyIndex {
     /// under one hash occur only where the identity is the whole row.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::IndexDamaged`], after which only a rebuild helps.
+    /// [`Error::Io`](crate::Error::Io); [`Error::IndexDamaged`](crate::Error::IndexDamaged), after which only a rebuild helps.
     pub fn lookup_many(&self, hashes: &[u128], positions_max: usize) -> Result<Lookups> {
         let mut order: Vec<usize> = (0..hashes.len()).collect();
         order.sort_unstable_by_key(|&index| hashes[index]);
-        let newest_first = self.runs.iter().rev();
+        let newest_first = self.runs[self.hidden..].iter().rev();
         let mut cursors: Vec<Cursor<'_>> = newest_first.map(Cursor::new).collect();
         let mut found = Lookups {
             ranges: vec![(0, 0); hashes.len()],
@@ -200,7 +211,7 @@ impl KeyIndex {
     /// a restart unless [`KeyIndex::commit`] follows.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::IndexDamaged`]; roll back before trying again.
+    /// [`Error::Io`](crate::Error::Io), [`Error::IndexDamaged`](crate::Error::IndexDamaged); roll back before trying again.
     pub fn apply(&mut self, adds: Vec<Record>, removes: Vec<Record>) -> Result<()> {
         if adds.is_empty() && removes.is_empty() {
             return Ok(());
@@ -225,6 +236,14 @@ impl KeyIndex {
     pub fn rollback(&mut self) {
         let dropped = self.runs.split_off(self.committed);
         self.dir.remove(dropped);
+        self.hidden = 0;
+    }
+
+    /// Forgets all records: the table was emptied. Takes effect for lookups at once and for good
+    /// with [`KeyIndex::commit`]; [`KeyIndex::rollback`] undoes it.
+    pub fn truncate(&mut self) {
+        self.rollback();
+        self.hidden = self.committed;
     }
 
     /// Makes what was applied permanent, as the state of `stamp`, merging runs that have become
@@ -232,21 +251,24 @@ impl KeyIndex {
     /// missing and it is rebuilt.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::IndexDamaged`]; nothing is committed then and what was applied is
+    /// [`Error::Io`](crate::Error::Io), [`Error::IndexDamaged`](crate::Error::IndexDamaged); nothing is committed then and what was applied is
     /// still there.
     pub fn commit(&mut self, stamp: IndexStamp) -> Result<()> {
         let start = self.merge_start().unwrap_or(self.runs.len());
         let merged = self.merged(start)?;
-        let runs = self.runs[..start].iter().chain(&merged).map(Run::entry).collect();
+        let kept = &self.runs[self.hidden..start];
+        let runs = kept.iter().chain(&merged).map(Run::entry).collect();
         if let Err(error) = self.store(&stamp, runs) {
             self.dir.remove(merged);
             return Err(error);
         }
         let replaced = self.runs.split_off(start);
         self.runs.extend(merged);
+        let emptied = self.runs.drain(..std::mem::take(&mut self.hidden)).collect();
         self.committed = self.runs.len();
         self.stamp = stamp;
         self.dir.remove(replaced);
+        self.dir.remove(emptied);
         Ok(())
     }
 
@@ -262,9 +284,9 @@ impl KeyIndex {
 
     /// The first run of those that are too small beside the newer ones, if there are any.
     fn merge_start(&self) -> Option<usize> {
-        let mut start = self.runs.len().checked_sub(1)?;
+        let mut start = self.runs.len().checked_sub(1).filter(|last| *last >= self.hidden)?;
         let mut newer = self.runs[start].records();
-        while start > 0 && self.runs[start - 1].records() < SIZE_RATIO * newer {
+        while start > self.hidden && self.runs[start - 1].records() < SIZE_RATIO * newer {
             start -= 1;
             newer += self.runs[start].records();
         }
@@ -276,7 +298,7 @@ impl KeyIndex {
         if start == self.runs.len() {
             return Ok(None);
         }
-        let removals = if start == 0 { Removals::Drop } else { Removals::Keep };
+        let removals = if start == self.hidden { Removals::Drop } else { Removals::Keep };
         merge::merge(&mut self.dir, &self.runs[start..], removals).map(Some)
     }
 

@@ -38,10 +38,6 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
     pub(super) fn records(&self) -> u64 {
         self.records
     }
