@@ -15,8 +15,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cdc_core::Clock;
-use futures::future::{try_join, try_join_all};
-use iceberg::spec::{SnapshotReference, SnapshotRetention, TableMetadata};
+use futures::future::{join, try_join_all};
+use iceberg::spec::{
+    Schema, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder,
+};
 use uuid::Uuid;
 
 use crate::avro::NewObject;
@@ -95,12 +97,13 @@ impl Committer {
         let changes = TableChange::append(stamp.clone(), branch, changes_files);
         let current =
             TableChange { stamp, branch, data_files: current_files, delete_files, remove };
-        let (current, changes) = try_join(
+        // both run to their end, so that neither is cut off by the other's failure
+        let (current, changes) = join(
             self.commit_unless_covered(&pair.current, &current),
             self.commit_unless_covered(&pair.changes, &changes),
         )
-        .await?;
-        Ok(FlushOutcome { current, changes })
+        .await;
+        Ok(FlushOutcome { current: current?, changes: changes? })
     }
 
     /// Commits a change unless the table already covers it (the replay rule).
@@ -131,20 +134,24 @@ impl Committer {
         self.swap(&current, Attempt { metadata, location: new_location.clone(), search }).await
     }
 
-    /// Gives the pair a new schema: the columns of `schema` as they are now. Snapshots stay.
+    /// Gives the pair a new schema: the columns of `schema` as they are now. Snapshots stay, and a
+    /// table that has the schema already is left alone.
     pub async fn evolve(
         &self,
         pair: &TablePair,
         schema: &cdc_core::TableSchema,
     ) -> Result<FlushOutcome> {
-        let current = current_schema(schema)?;
-        let changes = changes_schema(schema)?;
-        let (current, changes) = try_join(
-            self.update(&pair.current, |builder| builder.add_current_schema(current)),
-            self.update(&pair.changes, |builder| builder.add_current_schema(changes)),
-        )
-        .await?;
-        Ok(FlushOutcome { current, changes })
+        let current = self.set_schema(&pair.current, current_schema(schema)?);
+        let changes = self.set_schema(&pair.changes, changes_schema(schema)?);
+        let (current, changes) = join(current, changes).await;
+        Ok(FlushOutcome { current: current?, changes: changes? })
+    }
+
+    async fn set_schema(&self, table: &Table, schema: Schema) -> Result<CommitOutcome> {
+        if table.metadata.current_schema().as_struct() == schema.as_struct() {
+            return Ok(CommitOutcome::Committed(table.clone()));
+        }
+        self.update(table, |builder| builder.add_current_schema(schema)).await
     }
 
     /// Points a branch at a snapshot of the table: fast-forward and restore.
@@ -170,13 +177,11 @@ impl Committer {
     pub(crate) async fn update(
         &self,
         table: &Table,
-        change: impl FnOnce(
-            iceberg::spec::TableMetadataBuilder,
-        ) -> iceberg::Result<iceberg::spec::TableMetadataBuilder>,
+        change: impl FnOnce(TableMetadataBuilder) -> iceberg::Result<TableMetadataBuilder>,
     ) -> Result<CommitOutcome> {
         let builder = (*table.metadata).clone().into_builder(Some(table.metadata_location.clone()));
         let built = change(builder)
-            .and_then(iceberg::spec::TableMetadataBuilder::build)
+            .and_then(TableMetadataBuilder::build)
             .map_err(Error::build(&table.ident, "metadata"))?;
         if built.changes.is_empty() {
             return Ok(CommitOutcome::Committed(table.clone()));

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures::future::try_join;
+use futures::future::join;
 use iceberg::spec::{DataFile, TableMetadata};
 
 use crate::avro::NewObject;
@@ -47,8 +47,8 @@ impl Committer {
         let current = self.create(spec.current_ident(), spec.current_metadata(lake, now)?, &rows);
         let changes =
             self.create(spec.changes_ident(), spec.changes_metadata(lake, now)?, &no_rows);
-        let (current, changes) = try_join(current, changes).await?;
-        Ok(TablePair { current, changes })
+        let (current, changes) = join(current, changes).await;
+        Ok(TablePair { current: current?, changes: changes? })
     }
 
     async fn create(

@@ -7,7 +7,7 @@ use crate::avro::{Entry, read_list, read_manifest};
 use crate::{Error, LakeFiles, Result};
 
 /// How many manifests are read at a time.
-const MANIFEST_READS_MAX: usize = 16;
+pub(crate) const MANIFEST_READS_MAX: usize = 16;
 
 /// Field id of `file_path` in position delete files (Iceberg spec, reserved field ids).
 pub(crate) const DELETE_PATH_ID: i32 = 2_147_483_546;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
     DataFile, ManifestContentType, ManifestFile, ManifestStatus, Snapshot, Summary, TableMetadata,
 };
@@ -12,8 +13,14 @@ use uuid::Uuid;
 
 use crate::avro::{Entry, ManifestEncoder, NewObject, read_list, read_manifest};
 use crate::first_metadata::metadata_folder;
+use crate::live::MANIFEST_READS_MAX;
 use crate::summary::Tally;
 use crate::{Branch, Error, LakeFiles, Remove, Result, TableChange, stamp};
+
+/// So many small manifests of one content are merged into one by the next commit.
+const SMALL_MANIFESTS_MAX: usize = 32;
+/// A manifest of this length is not merged any further.
+const MERGED_MANIFEST_BYTES_MAX: i64 = 1 << 20;
 
 /// A snapshot, the metadata with it, and the objects that must be durable before it is committed.
 pub(crate) struct Prepared {
@@ -55,6 +62,7 @@ pub(crate) async fn prepare(
     // a manifest whose entries are all DELETED only told the snapshot that deleted them
     let alive = kept.into_iter().filter(|m| m.has_added_files() || m.has_existing_files());
     draft.keep(files, &encoder, alive.collect(), &change.remove).await?;
+    draft.merge(files, &encoder).await?;
 
     let list_location =
         format!("{}/snap-{}-{}.avro", draft.folder, encoder.snapshot_id, Uuid::new_v4());
@@ -153,6 +161,34 @@ impl Draft {
             }
             let location = self.manifest_location();
             let written = encoder.carried(location, manifest.content, &entries).await?;
+            self.push(written);
+        }
+        Ok(())
+    }
+
+    /// Merges small manifests of one content into one, once there are many. Their entries keep
+    /// their numbers; this snapshot's own manifests and those with deleted entries stay apart.
+    async fn merge(&mut self, files: &LakeFiles, encoder: &ManifestEncoder<'_>) -> Result<()> {
+        for content in [ManifestContentType::Data, ManifestContentType::Deletes] {
+            let is_small = |manifest: &ManifestFile| {
+                manifest.content == content
+                    && manifest.added_snapshot_id != encoder.snapshot_id
+                    && manifest.manifest_length < MERGED_MANIFEST_BYTES_MAX
+            };
+            if self.manifests.iter().filter(|manifest| is_small(manifest)).count()
+                < SMALL_MANIFESTS_MAX
+            {
+                continue;
+            }
+            let (small, others) =
+                std::mem::take(&mut self.manifests).into_iter().partition(is_small);
+            self.manifests = others;
+            let small: Vec<ManifestFile> = small;
+            let reads = stream::iter(&small).map(|manifest| read_manifest(files, manifest));
+            // in order, so that the merged manifest does not depend on which read came first
+            let entries: Vec<Vec<Entry>> = reads.buffered(MANIFEST_READS_MAX).try_collect().await?;
+            let live: Vec<Entry> = entries.into_iter().flatten().filter(Entry::is_live).collect();
+            let written = encoder.carried(self.manifest_location(), content, &live).await?;
             self.push(written);
         }
         Ok(())

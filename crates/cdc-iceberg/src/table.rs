@@ -64,6 +64,14 @@ impl Table {
         stamp::newest_lsn_to(&self.metadata, self.head_id(branch))
     }
 
+    /// Rows of a branch that are live: those of its data files less the deleted positions, as its
+    /// newest snapshot's totals say. `None` if somebody committed without totals.
+    pub fn live_rows(&self, branch: Branch) -> Option<u64> {
+        let properties = &self.head(branch)?.summary().additional_properties;
+        let total = |key: &str| -> Option<u64> { properties.get(key)?.parse().ok() };
+        total("total-records")?.checked_sub(total("total-position-deletes")?)
+    }
+
     /// The snapshot that committed a batch on a branch.
     pub fn find_batch(&self, branch: Branch, batch_id: Uuid) -> Option<&SnapshotRef> {
         stamp::find_batch(&self.metadata, self.head_id(branch), batch_id)

@@ -196,3 +196,30 @@ async fn nothing_to_delete_writes_no_file() {
     let written = write_position_deletes(files, table, PositionDeletes::new()).await.unwrap();
     assert_eq!(written, None);
 }
+
+#[tokio::test]
+async fn small_manifests_are_merged_with_the_numbers_they_have() {
+    let mut sample = in_memory().await;
+    let mut counts = Vec::new();
+    for round in 0..40 {
+        sample.flush(&[upsert(round % 7), Op::Delete(50 + round), upsert(51 + round)]).await;
+        let table = &sample.pair.current;
+        counts.push(manifests(&sample, &table.metadata, head(table)).await.len());
+    }
+    assert!(counts.iter().all(|count| *count <= 2 * 33), "{counts:?}");
+    assert!(counts[39] < counts[30], "{counts:?}");
+    let table = sample.pair.current.clone();
+    let all = manifests(&sample, &table.metadata, head(&table)).await;
+    let merged: Vec<_> = all.iter().filter(|m| m.existing_files_count > Some(30)).collect();
+    assert_eq!(merged.len(), 2, "one of data files, one of delete files");
+    for manifest in merged {
+        let entries = entries(&sample, manifest).await;
+        assert!(entries.iter().all(|entry| entry.1 == ManifestStatus::Existing));
+        let mut numbers: Vec<i64> = entries.iter().map(|entry| entry.2.unwrap()).collect();
+        assert_eq!(numbers.iter().min(), Some(&manifest.min_sequence_number));
+        assert!(*numbers.iter().max().unwrap() < manifest.sequence_number);
+        numbers.dedup();
+        assert!(numbers.len() > 30, "each flush keeps its own number");
+    }
+    assert_eq!(crate::reading::rows(&sample, &table).await, sample.rows);
+}
