@@ -30,6 +30,7 @@ const META_ROW_BYTES: usize = 1 + 5 * 8 + 4;
 /// be flushed.
 pub struct ChangeBuffer {
     rows: RowBuilder,
+    policy: UnrepresentablePolicy,
     staged_schema: SchemaRef,
     ops: Vec<u8>,
     epochs: Vec<i64>,
@@ -66,6 +67,7 @@ impl ChangeBuffer {
         Self {
             old_rows: is_full.then(|| RowBuilder::new(Arc::clone(&schema), policy)),
             rows: RowBuilder::new(schema, policy),
+            policy,
             staged_schema,
             ops: Vec::new(),
             epochs: Vec::new(),
@@ -162,7 +164,7 @@ impl ChangeBuffer {
         let schema = Arc::clone(&self.staged_schema);
         let batch = RecordBatch::try_new_with_options(schema, arrays, &options)
             .map_err(|source| self.arrow_error(source))?;
-        let mut lossy = self.rows.take_lossy();
+        let lossy = self.rows.take_lossy();
         let old_rows = match &mut self.old_rows {
             Some(old) => {
                 // the new images have counted already; the old ones are never stored
@@ -171,7 +173,6 @@ impl ChangeBuffer {
             }
             None => None,
         };
-        lossy.shrink_to_fit();
         Ok(Chunk {
             schema: Arc::clone(self.rows.schema()),
             batch,
@@ -179,6 +180,7 @@ impl ChangeBuffer {
             patches: std::mem::take(&mut self.patches),
             runs: std::mem::take(&mut self.runs),
             old_rows,
+            policy: self.policy,
             lossy,
         })
     }

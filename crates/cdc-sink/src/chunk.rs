@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
-use cdc_core::{Lsn, TableSchema, meta};
+use cdc_core::{Lsn, TableSchema, UnrepresentablePolicy, meta};
 use cdc_iceberg::delta_arrow_schema;
 
 /// Changes of one table under one schema version, in commit order.
@@ -26,6 +26,8 @@ pub struct Chunk {
     /// The rows as they were before each `U`, for tables whose identity is the whole row: the `n`th
     /// row belongs to the `n`th `U`.
     pub(crate) old_rows: Option<RecordBatch>,
+    /// What was done with values that a column cannot hold.
+    pub(crate) policy: UnrepresentablePolicy,
     /// Replaced values by column name.
     pub(crate) lossy: Vec<(String, u64)>,
 }

@@ -112,6 +112,28 @@ pub enum Error {
         /// Key of the object.
         key: String,
     },
+    /// The key index was made for another row identity than the table has now.
+    #[error("{table}: the key index is for {indexed}, the rows are told by {wanted}; rebuild it")]
+    IdentityChanged {
+        /// Table.
+        table: TableName,
+        /// Identity of the index's stamp.
+        indexed: String,
+        /// Identity of the schema.
+        wanted: String,
+    },
+    /// A data file outside the lake.
+    #[error("{location} is not a file of this lake")]
+    Unlocated {
+        /// Absolute location.
+        location: String,
+    },
+    /// More files in an epoch, or epochs, than file references can tell apart.
+    #[error("more files in epoch {epoch} than can be told apart")]
+    TooManyFiles {
+        /// Epoch.
+        epoch: cdc_core::Epoch,
+    },
     /// A call in the wrong state of a writer.
     #[error("{table}: {operation} while {state}")]
     State {
@@ -160,14 +182,16 @@ impl Error {
                 ErrorKind::Corrupt
             }
             Error::NameTaken { .. } => ErrorKind::Conflict,
+            Error::IdentityChanged { .. } => ErrorKind::Corrupt,
             Error::Store { source: object_store::Error::NotFound { .. }, .. } => ErrorKind::Corrupt,
             Error::Store { .. } | Error::Io { .. } => ErrorKind::Transient,
             Error::Parquet { source: parquet::errors::ParquetError::External(_), .. } => {
                 ErrorKind::Transient
             }
             Error::Parquet { .. } => ErrorKind::Corrupt,
-            Error::IndexDamaged { .. } => ErrorKind::Corrupt,
-            Error::RowShape { .. }
+            Error::IndexDamaged { .. } | Error::Unlocated { .. } => ErrorKind::Corrupt,
+            Error::TooManyFiles { .. }
+            | Error::RowShape { .. }
             | Error::IdentityType { .. }
             | Error::BadChange { .. }
             | Error::ChunkTooLarge { .. }

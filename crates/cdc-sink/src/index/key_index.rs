@@ -264,7 +264,7 @@ impl KeyIndex {
         }
         let replaced = self.runs.split_off(start);
         self.runs.extend(merged);
-        let emptied = self.runs.drain(..std::mem::take(&mut self.hidden)).collect();
+        let emptied: Vec<Run> = self.runs.drain(..std::mem::take(&mut self.hidden)).collect();
         self.committed = self.runs.len();
         self.stamp = stamp;
         self.dir.remove(replaced);

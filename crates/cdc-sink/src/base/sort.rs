@@ -1,0 +1,134 @@
+//! Rows in identity order: the keys of a run of batches, compared without decoding them again.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::interleave_record_batch;
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use arrow::error::ArrowError;
+use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
+
+/// Rows taken together out of the sorted order.
+const SORTED_BATCH_ROWS: usize = 16_384;
+
+/// Sorts runs of one table by the same columns.
+pub(super) struct Sorter {
+    columns: Vec<usize>,
+    keys: KeyKind,
+}
+
+enum KeyKind {
+    /// One integer column, which almost all tables have as key.
+    Integer,
+    /// Anything else, in Arrow's comparable row format.
+    Rows(RowConverter),
+}
+
+/// The key of one row, to compare runs with each other.
+#[derive(Clone, Debug, PartialEq, PartialOrd)]
+pub(super) enum Key {
+    Integer(i64),
+    Row(OwnedRow),
+}
+
+/// A run in identity order.
+pub(super) struct SortedRun {
+    pub(super) batches: Vec<RecordBatch>,
+    pub(super) first: Key,
+    pub(super) last: Key,
+}
+
+enum Keys {
+    Integers(Vec<Vec<i64>>),
+    Rows(Vec<Rows>),
+}
+
+impl Sorter {
+    /// A sorter by these columns; `None` without columns: such rows keep their order.
+    pub(super) fn new(columns: Vec<usize>, types: &[DataType]) -> Result<Option<Self>, ArrowError> {
+        let keys = match types {
+            [] => return Ok(None),
+            [DataType::Int32 | DataType::Int64] => KeyKind::Integer,
+            _ => {
+                let fields = types.iter().cloned().map(SortField::new).collect();
+                KeyKind::Rows(RowConverter::new(fields)?)
+            }
+        };
+        Ok(Some(Self { columns, keys }))
+    }
+
+    /// Puts the rows of a run in order. A run that is in order already, as the rows of a table that
+    /// only grows mostly are, is not copied. `None` for a run without rows.
+    pub(super) fn sort(&self, batches: Vec<RecordBatch>) -> Result<Option<SortedRun>, ArrowError> {
+        let keys = self.keys(&batches)?;
+        let places: Vec<(usize, usize)> = batches
+            .iter()
+            .enumerate()
+            .flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)))
+            .collect();
+        let places = match &keys {
+            Keys::Integers(keys) => order(places, |place| keys[place.0][place.1]),
+            Keys::Rows(keys) => order(places, |place| keys[place.0].row(place.1)),
+        };
+        let (Some(first), Some(last)) = (places.order.first(), places.order.last()) else {
+            return Ok(None);
+        };
+        let (first, last) = (keys.get(*first), keys.get(*last));
+        if places.was_sorted {
+            return Ok(Some(SortedRun { batches, first, last }));
+        }
+        let sources: Vec<&RecordBatch> = batches.iter().collect();
+        let taken = places.order.chunks(SORTED_BATCH_ROWS);
+        let sorted = taken.map(|places| interleave_record_batch(&sources, places));
+        Ok(Some(SortedRun { batches: sorted.collect::<Result<_, _>>()?, first, last }))
+    }
+
+    fn keys(&self, batches: &[RecordBatch]) -> Result<Keys, ArrowError> {
+        match &self.keys {
+            KeyKind::Integer => {
+                Ok(Keys::Integers(batches.iter().map(|batch| self.integers(batch)).collect()))
+            }
+            KeyKind::Rows(converter) => {
+                let rows = |batch: &RecordBatch| {
+                    let columns: Vec<ArrayRef> =
+                        self.columns.iter().map(|at| Arc::clone(batch.column(*at))).collect();
+                    converter.convert_columns(&columns)
+                };
+                Ok(Keys::Rows(batches.iter().map(rows).collect::<Result<_, _>>()?))
+            }
+        }
+    }
+
+    /// A key column has no NULL, so its values alone decide.
+    fn integers(&self, batch: &RecordBatch) -> Vec<i64> {
+        let column = batch.column(self.columns[0]);
+        match column.data_type() {
+            DataType::Int32 => {
+                column.as_primitive::<Int32Type>().values().iter().map(|v| i64::from(*v)).collect()
+            }
+            _ => column.as_primitive::<Int64Type>().values().to_vec(),
+        }
+    }
+}
+
+impl Keys {
+    fn get(&self, (batch, row): (usize, usize)) -> Key {
+        match self {
+            Keys::Integers(keys) => Key::Integer(keys[batch][row]),
+            Keys::Rows(keys) => Key::Row(keys[batch].row(row).owned()),
+        }
+    }
+}
+
+struct Ordered {
+    order: Vec<(usize, usize)>,
+    was_sorted: bool,
+}
+
+fn order<K: Ord>(mut order: Vec<(usize, usize)>, key: impl Fn(&(usize, usize)) -> K) -> Ordered {
+    let was_sorted = order.is_sorted_by_key(&key);
+    if !was_sorted {
+        order.sort_by_key(key);
+    }
+    Ordered { order, was_sorted }
+}
