@@ -304,6 +304,12 @@ pub enum Error {
         /// The transaction, by process or prepared name.
         blocker: String,
     },
+    /// A table was rewritten or truncated just when the snapshot was made.
+    #[error("table {table} was rewritten while its snapshot was made; hint: try again")]
+    TableRewritten {
+        /// Table or partition.
+        table: TableName,
+    },
     /// The slot has moved past the position: what lies between is gone.
     #[error(
         "gap detected: replication slot {slot} was confirmed up to {confirmed}, behind which lies the wanted position {resume}; hint: table resync or init"
@@ -380,7 +386,8 @@ impl Error {
             | Self::Draining { .. }
             | Self::Stalled { .. }
             | Self::SlotBusy { .. }
-            | Self::SlotBlocked { .. } => ErrorKind::Transient,
+            | Self::SlotBlocked { .. }
+            | Self::TableRewritten { .. } => ErrorKind::Transient,
             Self::SlotExists { .. } => ErrorKind::Conflict,
             Self::Query { source, .. } => query_kind(source),
             Self::Url { .. }

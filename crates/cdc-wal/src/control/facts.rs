@@ -106,6 +106,12 @@ impl Control {
         Ok((system.cast_unsigned(), timeline))
     }
 
+    /// The server's clock, microseconds since 1970, to compare with ours.
+    pub async fn server_micros(&self) -> Result<i64> {
+        let sql = "SELECT (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8";
+        get(&self.query_one("read the server's clock", sql, &[]).await?, 0)
+    }
+
     /// End of the WAL written, in recovery of that replayed.
     pub async fn current_lsn(&self) -> Result<Lsn> {
         let sql = "SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() \

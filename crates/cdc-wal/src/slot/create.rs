@@ -4,11 +4,12 @@
 //! of its session. So the slot is created inside a transaction that uses its snapshot, and that
 //! transaction exports it: it lives until the lease is released, whatever else the session runs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cdc_core::{Lsn, quote_ident};
+use cdc_core::{Lsn, TableName, quote_ident};
 
-use crate::control::{Control, OldestTransaction, Source};
+use crate::control::{Control, OldestTransaction, Source, get};
 use crate::error::{Error, Result};
 use crate::session::{self, Session};
 
@@ -30,13 +31,15 @@ pub struct SlotSpec {
     pub temporary: bool,
     /// How long to wait for each transaction that has written and is still open.
     pub wait: Duration,
+    /// OIDs of the tables and partition roots that will be copied; see [`SnapshotLease`].
+    pub tables: Vec<u32>,
 }
 
 impl SlotSpec {
     /// A permanent slot.
     pub fn new(name: impl Into<String>) -> Self {
         let wait = Duration::from_secs(60);
-        Self { name: name.into(), failover: false, temporary: false, wait }
+        Self { name: name.into(), failover: false, temporary: false, wait, tables: Vec::new() }
     }
 }
 
@@ -57,8 +60,12 @@ pub struct SlotSnapshot {
     pub lease: SnapshotLease,
 }
 
-/// Keeps an exported snapshot, and the source's old row versions with it: release it as soon as
-/// every worker has entered the snapshot. Dropping it cuts the connection, which releases it too.
+/// Keeps an exported snapshot, and the source's old row versions with it: release it when the last
+/// row has been copied. Dropping it cuts the connection, which releases it too.
+///
+/// It also holds ACCESS SHARE locks on [`SlotSpec::tables`]. A table that is rewritten (ALTER TABLE
+/// … TYPE, TRUNCATE) looks empty to an older snapshot, and a rewrite leaves no changes in the
+/// stream: without the locks its rows would silently be missing.
 #[derive(Debug)]
 pub struct SnapshotLease {
     session: Session,
@@ -80,15 +87,17 @@ impl SnapshotLease {
 }
 
 impl Source {
-    /// Creates a slot and exports the snapshot of its consistent point.
+    /// Creates a slot and exports the snapshot of its consistent point. The publication must exist
+    /// already: the server looks it up as of each change.
     ///
     /// # Errors
     /// [`Error::SlotExists`]; [`Error::SlotBlocked`] if a transaction that has written stayed open
-    /// too long, naming it. No slot is left behind by an error.
+    /// too long, naming it; [`Error::TableRewritten`]. No slot is left behind by an error.
     pub async fn create_slot(&self, spec: &SlotSpec) -> Result<SlotSnapshot> {
         let control = self.connect().await?;
         let mut session = session::connect(self.connector()).await?;
         let pid = prepare(&mut session, spec).await?;
+        let storage = storage(&control, &spec.tables).await?;
         let creation = create(session, spec, control.server_version_num());
         let created = match tokio::time::timeout(bound(spec), creation).await {
             Ok(created) => created,
@@ -98,10 +107,19 @@ impl Source {
             }
         };
         let failed = match created {
-            Ok(snapshot) => {
-                control.close().await;
-                return Ok(snapshot);
-            }
+            Ok(mut snapshot) => match hold(&control, &mut snapshot.lease, spec, &storage).await {
+                Ok(()) => {
+                    control.close().await;
+                    return Ok(snapshot);
+                }
+                Err(error) => {
+                    snapshot.lease.release().await?;
+                    if !spec.temporary {
+                        control.drop_slot(&spec.name).await?;
+                    }
+                    return Err(error);
+                }
+            },
             Err(error) => error,
         };
         match sqlstate(&failed) {
@@ -177,6 +195,48 @@ fn field<T: std::str::FromStr>(rows: &[Vec<Option<String>>], at: usize, what: &s
     let text = rows.first().and_then(|row| row.get(at)?.as_deref());
     text.and_then(|text| text.parse().ok())
         .ok_or_else(|| Error::protocol(format!("the server does not tell the {what}")))
+}
+
+/// Locks the tables against a rewrite, and looks whether one came first.
+async fn hold(
+    control: &Control,
+    lease: &mut SnapshotLease,
+    spec: &SlotSpec,
+    before: &Storage,
+) -> Result<()> {
+    if before.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> =
+        before.values().map(|(name, _)| format!("ONLY {}", name.to_sql())).collect();
+    let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
+    lease.session.query("lock the tables against a rewrite", &lock).await?;
+    let after = storage(control, &spec.tables).await?;
+    match before.iter().find(|(oid, mark)| after.get(oid) != Some(mark)) {
+        Some((_, (table, _))) => Err(Error::TableRewritten { table: table.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Name and file of each relation that holds rows of the tables, by OID.
+type Storage = BTreeMap<u32, (TableName, u32)>;
+
+async fn storage(control: &Control, tables: &[u32]) -> Result<Storage> {
+    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, \
+                 coalesce(pg_catalog.pg_relation_filenode(c.oid), 0::oid) \
+               FROM unnest($1::oid[]) w(oid) \
+               JOIN pg_catalog.pg_class r ON r.oid = w.oid \
+               CROSS JOIN LATERAL (SELECT w.oid AS relid \
+                 UNION SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(w.oid) t \
+                   WHERE r.relkind = 'p') member \
+               JOIN pg_catalog.pg_class c ON c.oid = member.relid \
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+    let rows = control.query("read where the tables are stored", sql, &[&tables]).await?;
+    let read = |row: &tokio_postgres::Row| -> Result<(u32, (TableName, u32))> {
+        let name = TableName::new(get::<String>(row, 1)?, get::<String>(row, 2)?);
+        Ok((get(row, 0)?, (name, get(row, 3)?)))
+    };
+    rows.iter().map(read).collect()
 }
 
 /// Ends a walsender that waits; a cut connection alone would leave it waiting.

@@ -50,7 +50,13 @@ impl SnapshotReader {
     pub async fn copy(&mut self, job: &CopyJob) -> Result<CopyRows<'_>> {
         let context = format!("copy {}", job.relation);
         let stream = self.control.copy_out(&context, &job.sql()).await?;
-        Ok(CopyRows { _reader: self, stream: Box::pin(stream), job: job.clone(), ended: false })
+        Ok(CopyRows {
+            _reader: self,
+            stream: Box::pin(stream),
+            job: job.clone(),
+            gathered: Vec::new(),
+            ended: false,
+        })
     }
 
     /// A query inside the snapshot that gives one text, for counts and checksums.
@@ -69,6 +75,7 @@ pub struct CopyRows<'a> {
     _reader: &'a mut SnapshotReader,
     stream: std::pin::Pin<Box<CopyOutStream>>,
     job: CopyJob,
+    gathered: Vec<u8>,
     ended: bool,
 }
 
@@ -80,7 +87,7 @@ impl std::fmt::Debug for CopyRows<'_> {
 
 impl CopyRows<'_> {
     /// The next rows, `None` behind the last. The server is held back while nobody asks. Cancel
-    /// safe only between batches: a cancelled call loses the rows it had gathered.
+    /// safe: the next call goes on where a cancelled one stopped.
     ///
     /// # Errors
     /// [`Error::Server`] or [`Error::Query`]; the job is then over and the transaction aborted.
@@ -88,10 +95,10 @@ impl CopyRows<'_> {
         if self.ended {
             return Ok(None);
         }
-        let mut bytes: Vec<u8> = Vec::with_capacity(BATCH_BYTES + BATCH_BYTES / 4);
-        while bytes.len() < BATCH_BYTES {
+        self.gathered.reserve(BATCH_BYTES + BATCH_BYTES / 4);
+        while self.gathered.len() < BATCH_BYTES {
             match self.stream.next().await {
-                Some(Ok(row)) => bytes.extend_from_slice(&row),
+                Some(Ok(row)) => self.gathered.extend_from_slice(&row),
                 Some(Err(source)) => {
                     self.ended = true;
                     return Err(Error::from_query(format!("copy {}", self.job.relation), source));
@@ -102,6 +109,7 @@ impl CopyRows<'_> {
                 }
             }
         }
+        let bytes = std::mem::take(&mut self.gathered);
         let batch = CopyBatch::new(self.job.table.clone(), self.job.columns.len(), bytes);
         Ok((batch.byte_len() > 0).then_some(batch))
     }

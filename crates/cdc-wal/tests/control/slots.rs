@@ -96,3 +96,55 @@ async fn a_waiting_slot_names_the_transaction_and_leaves_nothing_behind() {
     writer.batch_execute("COMMIT PREPARED 'forgotten'").await.unwrap();
     db.source().create_slot(&spec).await.unwrap().lease.release().await.unwrap();
 }
+
+#[tokio::test]
+async fn tables_to_be_copied_are_held_against_a_rewrite_until_the_lease_ends() {
+    let server = Postgres::shared();
+    let db = Database::create(
+        &server,
+        "slot_holds",
+        "CREATE TABLE \"T\" (id int PRIMARY KEY);
+         CREATE TABLE root (id int PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE TABLE leaf PARTITION OF root FOR VALUES FROM (0) TO (10)",
+    )
+    .await;
+    let tables = vec![db.table("T").await.oid, db.table("root").await.oid];
+    let spec = SlotSpec { tables, temporary: true, ..SlotSpec::new("slot_holds") };
+    let slot = db.source().create_slot(&spec).await.unwrap();
+    db.sql.batch_execute("SET lock_timeout = '200ms'; INSERT INTO root VALUES (1)").await.unwrap();
+    for table in ["\"T\"", "leaf", "root"] {
+        let rewrite = format!("ALTER TABLE {table} ADD COLUMN c int");
+        let refused = db.sql.batch_execute(&rewrite).await.unwrap_err();
+        let code = refused.code().map(|code| code.code());
+        assert!(matches!(code, Some("55P03" | "42809")), "{table}: {refused:?}");
+    }
+    slot.lease.release().await.unwrap();
+    db.sql.batch_execute("ALTER TABLE \"T\" ALTER id TYPE bigint").await.unwrap();
+}
+
+/// The creation waits for the rewriting transaction, whose rows the snapshot then cannot see.
+#[tokio::test]
+async fn a_rewrite_that_comes_first_is_noticed_and_leaves_no_slot() {
+    let server = Postgres::start(&[]);
+    let setup = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)";
+    let db = Database::create(&server, "slot_rewrite", setup).await;
+    let tables = vec![db.table("t").await.oid];
+    db.sql.batch_execute("BEGIN; ALTER TABLE t ALTER id TYPE bigint").await.unwrap();
+    let (source, control) = (db.source(), db.control().await);
+    let creation = tokio::spawn(async move {
+        source.create_slot(&SlotSpec { tables, ..SlotSpec::new("slot_rewrite") }).await.map(drop)
+    });
+    let observer = server.session("postgres").await;
+    within("the creation to wait", async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity \
+                       WHERE backend_type = 'walsender' AND wait_event_type = 'Lock'";
+        while observer.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    db.sql.batch_execute("COMMIT").await.unwrap();
+    let error = within("the creation", creation).await.unwrap().unwrap_err();
+    assert!(matches!(&error, Error::TableRewritten { table } if table.name == "t"), "{error}");
+    assert!(control.slot("slot_rewrite").await.unwrap().is_none());
+}

@@ -251,3 +251,44 @@ async fn row_policies_never_shrink_a_snapshot() {
     let error = failed.unwrap_err();
     assert!(cdc_core::chain(&error).contains("row-level security"), "{error}");
 }
+
+#[tokio::test]
+async fn trap_21_copy_and_stream_have_the_same_columns() {
+    let server = Postgres::shared();
+    let db = Database::create(
+        &server,
+        "copy_generated",
+        "CREATE TABLE t (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED, n int)",
+    )
+    .await;
+    let table = db.table("t").await;
+    let control = db.control().await;
+    let tables = std::slice::from_ref(&table);
+    let publication = control.ensure_publication("pub", tables).await.unwrap();
+    assert_eq!(publication.publishes_generated, control.server_version_num() >= 180_000);
+    let schema = cdc_core::TableSchema::first(
+        &table,
+        cdc_core::Identity::of(&table).unwrap(),
+        &cdc_core::TypePolicy::default(),
+        |_| None,
+        publication.publishes_generated,
+    );
+    let columns: Vec<String> = schema.columns.iter().map(|column| column.name.clone()).collect();
+    let slot = db.source().create_slot(&SlotSpec::new("copy_generated")).await.unwrap();
+    let wanted = [CopyTable { table: &table, columns: &columns }];
+    let jobs = control.plan_copy(&wanted, FINE).await.unwrap();
+    assert_eq!(copy(&db.source(), &slot.snapshot_name, &jobs).await.len(), 0);
+    slot.lease.release().await.unwrap();
+    db.sql.batch_execute("INSERT INTO t VALUES (3, DEFAULT, 1)").await.unwrap();
+    let at = cdc_wal::ResumePoint {
+        system_id: slot.system_identifier,
+        timeline: slot.timeline,
+        slot: slot.slot,
+        lsn: slot.consistent_point,
+    };
+    let mut tail = Tail::new(server.open(&at).await.unwrap());
+    tail.commits(1).await;
+    let relation = tail.relations.get(table.oid).unwrap();
+    let streamed: Vec<String> = relation.columns.iter().map(|c| c.name.clone()).collect();
+    assert_eq!(streamed, columns);
+}
