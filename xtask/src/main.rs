@@ -3,7 +3,9 @@
 //! Tasks never install anything into the checkout; what they need from outside lies in the cache
 //! directory (`PGCDC_CACHE`, see [`repo::cache_dir`]).
 
+mod bench;
 mod ci;
+mod demo;
 mod deps;
 mod e2e;
 mod lab;
@@ -27,8 +29,12 @@ struct Cli {
 enum Task {
     /// Install what the other tasks need: PostgreSQL servers, client tools, Python readers
     Setup(setup::Args),
+    /// Show the whole product on a private PostgreSQL
+    Demo(demo::Args),
     /// Run the end-to-end tests against real PostgreSQL servers
     E2e(e2e::Args),
+    /// Compare speed and memory with the floor, side by side
+    Bench(bench::Args),
     /// Check who imports whom against the rules of docs/ARCHITECTURE.md
     Deps,
     /// Everything a change must pass: setup, fmt, clippy, deps, unit tests, e2e
@@ -38,7 +44,9 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Setup(args) => setup::run(&args),
+        Task::Demo(args) => demo::run(&args),
         Task::E2e(args) => e2e::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Deps => deps::run(),
         Task::Ci(args) => ci::run(&args),
     };

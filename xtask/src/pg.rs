@@ -74,11 +74,6 @@ impl Cluster {
         self.port
     }
 
-    /// The directory of the unix socket, also of the server's log.
-    pub(crate) fn socket_dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// The URL of `database` for the superuser, over TCP without TLS.
     pub(crate) fn url(&self, database: &str) -> String {
         self.url_as("postgres", database)

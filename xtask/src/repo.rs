@@ -64,3 +64,16 @@ pub(crate) fn build_binaries(profile: Profile) -> Result<PathBuf> {
         .map_or_else(|| root().join("target"), |dir| root().join(dir));
     Ok(target.join(if profile == Profile::Release { "release" } else { "debug" }))
 }
+
+/// Builds an example; it lies in `examples/` below the binaries.
+pub(crate) fn build_example(package: &str, name: &str, profile: Profile) -> Result<()> {
+    if std::env::var_os("PGCDC_BIN_DIR").is_some() {
+        return Ok(());
+    }
+    let mut build = shell::command(cargo());
+    build.current_dir(root()).args(["build", "--quiet", "--package", package, "--example", name]);
+    if profile == Profile::Release {
+        build.arg("--release");
+    }
+    shell::run(&mut build)
+}

@@ -276,6 +276,12 @@ impl Lab {
         serde_json::from_slice(&text).context("manifest.json is not JSON")
     }
 
+    /// The active tables, as the manifest spells them.
+    pub(crate) fn active_tables(&self) -> Result<Vec<String>> {
+        let manifest = self.manifest()?;
+        Ok(lake::active_tables(&manifest)?.iter().map(|table| table.name.to_owned()).collect())
+    }
+
     /// Compares every active table with its source through pyiceberg and DuckDB.
     pub(crate) fn expect_equal(&self, expected: Expected<'_>) -> Result<u64> {
         compare(self, expected)
