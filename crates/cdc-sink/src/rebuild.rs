@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use cdc_core::{FieldId, TableSchema};
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::datatypes::DataType;
+use cdc_core::{FieldId, Identity, TableSchema};
+use cdc_iceberg::arrow_type;
 use cdc_manifest::LakeStore;
 use futures::TryStreamExt;
+use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -49,7 +53,7 @@ struct Job {
 }
 
 /// Fills `builder` from the live rows of these files and makes the index of it. All files must have
-/// the identity columns of `schema`, under their field ids.
+/// the key columns of `schema`, under their field ids.
 ///
 /// Reads two files at a time, a batch of 16,384 rows of each; blocking work runs on the runtime's
 /// blocking threads. Dropping the future stops it and leaves no index.
@@ -132,6 +136,12 @@ fn push(builder: &mut IndexBuilder, hashed: &Hashed) -> Result<()> {
     }
 }
 
+struct IdentityColumn {
+    id: FieldId,
+    data_type: DataType,
+    is_present: bool,
+}
+
 struct Reader {
     lake: LakeStore,
     schema: Arc<TableSchema>,
@@ -147,11 +157,10 @@ impl Reader {
             source,
         };
         let (file, metadata) = LakeFile::open(&self.lake, &job.key).await.map_err(failed)?;
-        let identity: Vec<FieldId> = identity_columns(&self.schema)
-            .into_iter()
-            .map(|at| self.schema.columns[at].field_id)
-            .collect();
-        let mask = project(metadata.metadata(), &identity).ok_or_else(|| self.lacking(&job))?;
+        let identity = self.identity(metadata.metadata(), &job)?;
+        let present: Vec<FieldId> =
+            identity.iter().filter(|column| column.is_present).map(|column| column.id).collect();
+        let mask = project(metadata.metadata(), &present).ok_or_else(|| self.lacking(&job))?;
         let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
             .with_batch_size(BATCH_ROWS)
@@ -172,17 +181,35 @@ impl Reader {
         Ok(())
     }
 
-    /// The columns come in file order; identities are hashed in identity order.
-    fn hash(&self, batch: &RecordBatch, identity: &[FieldId]) -> Result<Vec<u128>> {
-        let schema = batch.schema();
-        let by_id = |id: &FieldId| {
-            let at = schema.fields().iter().position(|field| {
-                let found = field.metadata().get(parquet::arrow::PARQUET_FIELD_ID_META_KEY);
-                found.is_some_and(|found| *found == id.0.to_string())
-            });
-            at.map(|at| Arc::clone(batch.column(at)))
+    /// The identity's columns. Where the whole row is the identity, a column that is younger than
+    /// the file was NULL in all its rows; a key column never is.
+    fn identity(&self, metadata: &ParquetMetaData, job: &Job) -> Result<Vec<IdentityColumn>> {
+        let column = |at: usize| {
+            let column = &self.schema.columns[at];
+            let is_present = project(metadata, &[column.field_id]).is_some();
+            if !is_present && self.schema.identity != Identity::Full {
+                return Err(self.lacking(job));
+            }
+            let data_type = arrow_type(&column.stored, column.element_id);
+            Ok(IdentityColumn { id: column.field_id, data_type, is_present })
         };
-        let columns: Vec<ArrayRef> = identity.iter().filter_map(by_id).collect();
+        identity_columns(&self.schema).into_iter().map(column).collect()
+    }
+
+    /// The columns come in file order; identities are hashed in identity order.
+    fn hash(&self, batch: &RecordBatch, identity: &[IdentityColumn]) -> Result<Vec<u128>> {
+        let schema = batch.schema();
+        let array = |column: &IdentityColumn| {
+            let at = schema.fields().iter().position(|field| {
+                let found = field.metadata().get(PARQUET_FIELD_ID_META_KEY);
+                found.is_some_and(|found| *found == column.id.0.to_string())
+            });
+            match at {
+                Some(at) => Arc::clone(batch.column(at)),
+                None => new_null_array(&column.data_type, batch.num_rows()),
+            }
+        };
+        let columns: Vec<ArrayRef> = identity.iter().map(array).collect();
         if columns.is_empty() {
             return Ok(vec![0; batch.num_rows()]);
         }

@@ -324,7 +324,7 @@ fn live_positions(
     for cursor in cursors.iter_mut() {
         cursor.seek(hash)?;
     }
-    let full = out.len() + positions_max;
+    let full = out.len().saturating_add(positions_max);
     while out.len() < full {
         let mut next: Option<Entry> = None;
         for cursor in cursors.iter() {
