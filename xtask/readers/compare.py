@@ -42,8 +42,9 @@ def main():
 def check_table(table, request, catalog, ducks, problems):
     current = catalog.load_table(table["current"])
     changes = catalog.load_table(table["changes"])
-    if current.metadata_location != table["metadata_location"]:
-        problems.append("the catalog and manifest.json name different metadata of the table")
+    for read, key in ((current, "metadata_location"), (changes, "changes_metadata_location")):
+        if read.metadata_location != table[key]:
+            problems.append(f"catalog and manifest.json name different metadata in {key}")
     columns = table["columns"]
     types = {field.name: str(field.field_type) for field in current.schema().fields}
     if list(types) != columns:

@@ -32,6 +32,7 @@ fn kill_in_load(env: &Env<'_>) -> Result<()> {
             Ok(manifest["epoch"].as_i64().unwrap_or(0) > epoch)
         })?;
         daemon.kill()?;
+        lab.expect_confirmed_is_covered()?;
     }
     let daemon = lab.start()?;
     ensure!(load.wait()?.success(), "the load failed");

@@ -123,6 +123,12 @@ fn time_travel(env: &Env<'_>) -> Result<()> {
     ensure!(since[0]["__op"] == "D" && since[0]["id"] == 1, "the change reads {since}");
     let all = ask(&lab, &["--changes-since", "0", "-f", "csv"])?;
     ensure!(all.lines().count() == 3, "all changes: {all}");
+    let refs: Value = serde_json::from_slice(&std::fs::read(lab.lake().join("refs.json"))?)?;
+    let newest = lab.manifest()?["epoch"].clone();
+    for branch in ["main", "staging"] {
+        let at = &refs["refs"][branch]["epoch"];
+        ensure!(*at == newest, "{branch} is at epoch {at}, the lake at {newest}");
+    }
     daemon.stop()
 }
 

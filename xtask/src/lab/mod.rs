@@ -287,6 +287,18 @@ impl Lab {
         compare(self, expected)
     }
 
+    /// Fails when the slot was confirmed beyond what the manifest covers.
+    pub(crate) fn expect_confirmed_is_covered(&self) -> Result<()> {
+        let confirmed = parse_lsn(&self.database.value(&format!(
+            "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{}'",
+            self.slot()
+        ))?)?;
+        // Read after the slot: the manifest only moves forward.
+        let covered = lake::lsn_at(&self.manifest()?, "covered_lsn")?;
+        ensure!(confirmed <= covered, "confirmed {confirmed:X}, covered only {covered:X}");
+        Ok(())
+    }
+
     /// Fails when the slot or the publication is still on the source.
     pub(crate) fn expect_nothing_on_source(&self) -> Result<()> {
         let count = |query: String| self.database.number(&query);

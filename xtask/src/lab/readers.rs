@@ -46,6 +46,7 @@ pub(crate) fn compare(lab: &Lab, expected: Expected<'_>) -> Result<u64> {
             "current": table.entry["iceberg_table"],
             "changes": table.entry["changes_iceberg_table"],
             "metadata_location": table.entry["metadata_location"],
+            "changes_metadata_location": table.entry["changes_metadata_location"],
             "columns": table.columns,
             "source": file,
             "changes_expected": counts,
