@@ -1,4 +1,5 @@
-//! The byte stream to the server: TCP or Unix socket, TLS on top, read pacing in between.
+//! The byte stream to the server: TCP or Unix socket, TLS on top, and below it a look at every
+//! read for the sake of coalescing.
 
 use std::io;
 use std::pin::Pin;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
 use super::endpoint::{Address, Endpoint, Host, SslMode};
@@ -144,6 +145,11 @@ impl Conn {
         }
     }
 
+    /// How long to leave the socket alone after what was just read.
+    pub(crate) fn take_nap(&mut self) -> Option<Duration> {
+        self.paced().nap.take()
+    }
+
     pub(crate) fn set_behind(&mut self, behind: bool) {
         self.paced().pacer.set_behind(behind);
     }
@@ -202,13 +208,12 @@ enum Socket {
     Unix(UnixStream),
 }
 
-/// A socket whose reads a [`Pacer`] spaces. Writes are never delayed.
+/// A socket whose reads a [`Pacer`] watches.
 #[derive(Debug)]
 struct Paced {
     socket: Socket,
     pacer: Pacer,
-    nap: Option<Pin<Box<Sleep>>>,
-    napping: bool,
+    nap: Option<Duration>,
     ahead: Option<ReadAhead>,
 }
 
@@ -221,7 +226,7 @@ struct ReadAhead {
 
 impl Paced {
     fn new(socket: Socket) -> Self {
-        Self { socket, pacer: Pacer::off(), nap: None, napping: false, ahead: None }
+        Self { socket, pacer: Pacer::off(), nap: None, ahead: None }
     }
 
     fn read_ahead(&mut self) {
@@ -229,26 +234,8 @@ impl Paced {
         self.ahead = Some(ReadAhead { bytes, start: 0, end: 0 });
     }
 
-    /// Waits for the nap to end, if one was ordered.
-    fn poll_awake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.napping
-            && let Some(nap) = &mut self.nap
-        {
-            ready!(nap.as_mut().poll(cx));
-            self.napping = false;
-        }
-        Poll::Ready(())
-    }
-
     fn note_read(&mut self, bytes: usize) {
-        let now = Instant::now();
-        if let Some(pause) = self.pacer.after_read(bytes, now) {
-            match &mut self.nap {
-                Some(nap) => nap.as_mut().reset(now + pause),
-                None => self.nap = Some(Box::pin(tokio::time::sleep_until(now + pause))),
-            }
-            self.napping = true;
-        }
+        self.nap = self.pacer.after_read(bytes, Instant::now());
     }
 }
 
@@ -270,9 +257,6 @@ impl AsyncRead for Paced {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.ahead.as_ref().is_none_or(|ahead| ahead.start == ahead.end) {
-            ready!(this.poll_awake(cx));
-        }
         let Some(ahead) = &mut this.ahead else {
             let before = buf.filled().len();
             ready!(poll_socket(&mut this.socket, cx, buf))?;

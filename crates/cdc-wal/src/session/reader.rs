@@ -193,8 +193,14 @@ impl Reader {
                 _ => break,
             }
         }
-        self.see_frames()?;
         self.conn.set_behind(self.start_wal_end.0.saturating_sub(self.received.0) > BEHIND_BYTES);
+        self.see_frames()?;
+        if let Some(nap) = self.conn.take_nap() {
+            self.offer();
+            // blocking on purpose: nothing else runs on this thread, and while a timer runs the
+            // socket would still wake it for every packet
+            std::thread::sleep(nap);
+        }
         Ok(())
     }
 
