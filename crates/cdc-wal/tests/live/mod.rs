@@ -3,3 +3,4 @@
 mod changes;
 mod lifecycle;
 mod positions;
+mod security;
