@@ -25,7 +25,7 @@ fn main() -> Result<(), Failure> {
 
     let scratch = tempfile::tempdir()?;
     let mut builder = IndexBuilder::create(scratch.path(), IndexOptions::default())?;
-    let started = Instant::now();
+    let started = Started::now();
     let files = base(&schema, &texts, rows, &mut builder)?;
     report("base", rows, started, &files);
     save(&files, keep.as_deref())?;
@@ -50,13 +50,12 @@ fn main() -> Result<(), Failure> {
         [("inserts", Kind::Insert), ("updates", Kind::Update)].into_iter().enumerate()
     {
         let epoch = Epoch(epoch as u64 + 1);
-        let started = Instant::now();
+        let started = Started::now();
         let output = delta(&mut writer, &schema, &texts, rows, epoch, change)?;
         report(name, rows, started, &output.files);
         save(&output.files, keep.as_deref())?;
         writer.committed(IndexStamp { epoch, ..stamp.clone() })?;
     }
-    println!("peak {} MiB", resident("VmHWM"));
     Ok(())
 }
 
@@ -137,15 +136,39 @@ fn delta(
     Ok(writer.finish_epoch()?.ok_or("no rows")?)
 }
 
-fn report(name: &str, rows: usize, started: Instant, files: &[EncodedFile]) {
-    let seconds = started.elapsed().as_secs_f64();
+/// A point in time on the wall and on the processor.
+struct Started {
+    wall: Instant,
+    cpu_seconds: f64,
+}
+
+impl Started {
+    fn now() -> Self {
+        Self { wall: Instant::now(), cpu_seconds: cpu_seconds() }
+    }
+}
+
+fn report(name: &str, rows: usize, started: Started, files: &[EncodedFile]) {
+    let (wall, cpu) = (started.wall.elapsed().as_secs_f64(), cpu_seconds() - started.cpu_seconds);
     let mib = files.iter().map(|file| file.body.size()).sum::<u64>() >> 20;
-    let rate = rows as f64 / seconds / 1000.0;
     println!(
-        "{name}: {seconds:.2} s, {rate:.0}k rows/s, {} files, {mib} MiB, {} MiB resident",
+        "{name}: {wall:.2} s wall, {cpu:.2} s CPU, {:.0}k rows per CPU second, {} files, {mib} MiB, \
+         {} MiB resident, peak {} MiB",
+        rows as f64 / cpu / 1000.0,
         files.len(),
-        resident("VmRSS")
+        resident("VmRSS"),
+        resident("VmHWM"),
     );
+}
+
+/// User and system time of this process; 0 where there is no /proc.
+fn cpu_seconds() -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let behind_name = stat.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<&str> = behind_name.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
+    (ticks(11).unwrap_or(0.0) + ticks(12).unwrap_or(0.0)) / TICKS_PER_SECOND
 }
 
 fn save(files: &[EncodedFile], dir: Option<&std::path::Path>) -> Result<(), Failure> {

@@ -138,6 +138,19 @@ impl ChangeBuffer {
         Ok(used)
     }
 
+    /// How many sequence numbers [`ChangeBuffer::push`] would use for a change, for one that is left
+    /// out because the table has it already.
+    pub fn sequence_numbers(&self, change: &RowChange<'_>) -> u64 {
+        match change {
+            RowChange::Update { old: OldTuple::Key(cells) | OldTuple::Full(cells), new }
+                if self.old_rows.is_none() && !self.rows.same_identity(cells, new) =>
+            {
+                2
+            }
+            _ => 1,
+        }
+    }
+
     /// Ends the transaction of all rows since the last commit. Nothing happens if there are none.
     pub fn commit(&mut self, end_lsn: Lsn) {
         if std::mem::take(&mut self.is_transaction_open) {

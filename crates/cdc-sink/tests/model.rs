@@ -438,15 +438,14 @@ fn logged(batch: &RecordBatch) -> Vec<Logged> {
 }
 
 fn options() -> impl Strategy<Value = DeltaOptions> {
-    let spills = any::<bool>();
-    (1..20u32, 1..4000u64, spills).prop_map(|(group_rows_max, file_bytes_max, spills)| {
-        DeltaOptions {
-            group_rows_max,
-            file_bytes_max,
-            staged_bytes_max: 0,
-            spill_dir: spills.then(std::env::temp_dir),
-            ..DeltaOptions::default()
-        }
+    let bounds = (1..20u32, 1..4000u64, 1..40usize, any::<bool>());
+    bounds.prop_map(|(group_rows_max, file_bytes_max, tracked_rows_max, spills)| DeltaOptions {
+        group_rows_max,
+        file_bytes_max,
+        tracked_rows_max,
+        staged_bytes_max: 0,
+        spill_dir: spills.then(std::env::temp_dir),
+        ..DeltaOptions::default()
     })
 }
 

@@ -31,6 +31,9 @@ pub struct DeltaOptions {
     pub group_bytes_max: usize,
     /// Compressed bytes that one table keeps in memory before it moves them to `spill_dir`.
     pub staged_bytes_max: usize,
+    /// Rows of an epoch whose identities are remembered in memory before they move to the key index
+    /// on disk; about 100 bytes each at worst.
+    pub tracked_rows_max: usize,
     /// Where large epochs wait for their end; without it they wait in memory.
     pub spill_dir: Option<PathBuf>,
 }
@@ -43,6 +46,7 @@ impl Default for DeltaOptions {
             group_rows_max: 131_072,
             group_bytes_max: 64 << 20,
             staged_bytes_max: 64 << 20,
+            tracked_rows_max: 512 << 10,
             spill_dir: None,
         }
     }

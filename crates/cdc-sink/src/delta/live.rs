@@ -7,6 +7,9 @@ use cdc_core::Epoch;
 
 use crate::index::{FileRef, Position, Record};
 
+/// A map by identity hash.
+pub(super) type ByHash<V> = HashMap<u128, V, BuildHasherDefault<TakeLow>>;
+
 /// Rows of this epoch that no later change has superseded. 24 bytes a row besides the table's slack.
 #[derive(Default)]
 pub(super) struct LiveRows {
@@ -103,7 +106,7 @@ fn join([high, low]: [u64; 2]) -> u128 {
 
 /// Keys are keyed hashes already, so their last word is as good as a hash of them.
 #[derive(Default)]
-struct TakeLow(u64);
+pub(super) struct TakeLow(u64);
 
 impl Hasher for TakeLow {
     fn finish(&self) -> u64 {

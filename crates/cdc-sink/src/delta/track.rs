@@ -1,35 +1,39 @@
 //! Which versions are live and which are superseded, followed through the changes of an epoch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use cdc_core::{Epoch, Identity, TableSchema};
+use cdc_core::{Epoch, Identity, TableName, TableSchema};
 
-use super::live::{LiveRows, OpenRow};
+use super::live::{ByHash, LiveRows, OpenRow};
 use crate::chunk::Chunk;
 use crate::index::{FileRef, KeyIndex, Position, Record};
 use crate::{Error, Result};
 
-/// Live and superseded rows remembered in memory before they move to the index on disk.
-const TRACKED_ROWS_MAX: usize = 2 << 20;
-
 /// The rows of an epoch: what is live in its files, what it supersedes.
 pub(super) struct Tracker {
+    table: TableName,
     epoch: Epoch,
+    /// Rows remembered in memory before they move to the index on disk.
+    rows_max: usize,
     live: LiveRows,
     /// Superseded rows by file.
     deletes: BTreeMap<FileRef, Vec<u32>>,
+    /// Superseded rows whose last version is somewhere in the index. They are looked up many at a
+    /// time: a look at 100,000 scattered identities costs little more than one at 10,000.
+    unresolved: Vec<Lookup>,
     /// Records of the index that are superseded.
     removed: Vec<Record>,
     /// How many of the index's positions of an identity are superseded; they go in the index's
     /// order.
-    taken: HashMap<u128, usize>,
+    taken: ByHash<u32>,
     truncate: bool,
 }
 
-/// What a chunk's rows do, for one look at the index.
+/// An identity whose last version is in the index, and the row of the present chunk that supersedes
+/// it, if somebody wants to know.
 struct Lookup {
     hash: u128,
-    row: usize,
+    row: Option<usize>,
 }
 
 /// A change row of a chunk: its operation, the hash of its own image and of the row it replaces.
@@ -40,13 +44,16 @@ struct Change {
 }
 
 impl Tracker {
-    pub(super) fn new(epoch: Epoch) -> Self {
+    pub(super) fn new(table: TableName, epoch: Epoch, rows_max: usize) -> Self {
         Self {
+            table,
             epoch,
+            rows_max,
             live: LiveRows::default(),
             deletes: BTreeMap::new(),
+            unresolved: Vec::new(),
             removed: Vec::new(),
-            taken: HashMap::new(),
+            taken: ByHash::default(),
             truncate: false,
         }
     }
@@ -54,17 +61,18 @@ impl Tracker {
     /// Bytes of memory held.
     pub(super) fn memory_bytes(&self) -> usize {
         let deletes: usize = self.deletes.values().map(|rows| rows.capacity() * 4).sum();
-        self.live.memory_bytes()
-            + deletes
-            + self.removed.capacity() * 48
-            + self.taken.capacity() * 33
+        let unresolved = self.unresolved.capacity() * size_of::<Lookup>();
+        let removed = self.removed.capacity() * size_of::<Record>();
+        self.live.memory_bytes() + deletes + unresolved + removed + self.taken.capacity() * 33
     }
 
-    /// Follows the rows of a chunk that starts at `start`; gives the last version of each row that
-    /// a `U` or `D` supersedes. `earlier` names the epoch's complete files and their rows.
+    /// Follows the rows of a chunk that starts at `start`. `earlier` names the epoch's complete
+    /// files and their rows. Where the chunk lacks values, gives the last version of each row that
+    /// a `U` or `D` supersedes.
     ///
     /// # Errors
-    /// [`Error::MissingRow`] for a row that is neither here nor in the index; errors of the index.
+    /// [`Error::MissingRow`] for a row that is neither here nor in the index, now or in a later
+    /// call; errors of the index.
     pub(super) fn follow(
         &mut self,
         chunk: &Chunk,
@@ -74,24 +82,28 @@ impl Tracker {
     ) -> Result<Vec<Option<Position>>> {
         let hashes = hashes(chunk, index)?;
         let mut old_hashes = old_hashes(chunk, index)?.into_iter();
-        let mut previous = vec![None; chunk.rows()];
-        let mut lookups = Vec::new();
+        let is_unique = chunk.schema.identity != Identity::Full;
+        let mut previous = vec![None; if chunk.patches.is_empty() { 0 } else { chunk.rows() }];
         for (row, op) in chunk.ops.iter().copied().enumerate() {
             let own = hashes[row];
             let replaced = if op == b'U' { old_hashes.next().unwrap_or(own) } else { own };
             let at = OpenRow::new(start.part(), start.row() + row_number(row));
             if op == b'T' {
-                self.resolve(chunk, &mut lookups, &mut previous, index)?;
+                self.resolve(is_unique, &mut previous, index)?;
                 self.truncate(at, earlier, index)?;
-                continue;
+            } else {
+                self.follow_row(&Change { op, own, replaced }, row, at, &mut previous)?;
             }
-            let change = Change { op, own, replaced };
-            self.follow_row(&change, row, at, &mut previous[row], &mut lookups)?;
         }
-        self.resolve(chunk, &mut lookups, &mut previous, index)?;
-        if self.live.len() + self.removed.len() > TRACKED_ROWS_MAX {
+        if !previous.is_empty() || self.unresolved.len() > self.rows_max / 2 {
+            self.resolve(is_unique, &mut previous, index)?;
+        }
+        if self.live.len() + self.removed.len() + self.unresolved.len() > self.rows_max {
+            self.resolve(is_unique, &mut previous, index)?;
             self.move_to_index(index)?;
         }
+        // a row number means nothing outside its chunk
+        self.unresolved.iter_mut().for_each(|lookup| lookup.row = None);
         Ok(previous)
     }
 
@@ -100,17 +112,20 @@ impl Tracker {
         change: &Change,
         row: usize,
         at: OpenRow,
-        previous: &mut Option<Position>,
-        lookups: &mut Vec<Lookup>,
+        previous: &mut [Option<Position>],
     ) -> Result<()> {
         if change.op != b'I' {
             match self.live.remove(change.replaced) {
                 Some(open) => {
                     let position = self.position(open)?;
                     self.delete(position);
-                    *previous = Some(position);
+                    if let Some(previous) = previous.get_mut(row) {
+                        *previous = Some(position);
+                    }
                 }
-                None => lookups.push(Lookup { hash: change.replaced, row }),
+                None => {
+                    self.unresolved.push(Lookup { hash: change.replaced, row: Some(row) });
+                }
             }
         }
         if change.op == b'D' {
@@ -125,27 +140,28 @@ impl Tracker {
     /// Finds rows that are not live in memory in the index, and supersedes them.
     fn resolve(
         &mut self,
-        chunk: &Chunk,
-        lookups: &mut Vec<Lookup>,
+        is_unique: bool,
         previous: &mut [Option<Position>],
         index: &KeyIndex,
     ) -> Result<()> {
+        let lookups = std::mem::take(&mut self.unresolved);
         if lookups.is_empty() {
             return Ok(());
         }
         let wanted: Vec<u128> = lookups.iter().map(|lookup| lookup.hash).collect();
-        let is_unique = chunk.schema.identity != Identity::Full;
         let most = if is_unique { 1 } else { self.positions_wanted(&wanted) };
         let found = index.lookup_many(&wanted, most)?;
-        for (Lookup { hash, row }, positions) in lookups.drain(..).zip(found.iter()) {
+        for (Lookup { hash, row }, positions) in lookups.into_iter().zip(found.iter()) {
             let taken = self.taken.entry(hash).or_default();
-            let Some(position) = positions.get(*taken).copied() else {
-                return Err(Error::MissingRow { table: chunk.schema.table.clone() });
+            let Some(position) = positions.get(*taken as usize).copied() else {
+                return Err(Error::MissingRow { table: self.table.clone() });
             };
             *taken += 1;
             self.removed.push(Record { hash, position });
             self.deletes.entry(position.file).or_default().push(position.row);
-            previous[row] = Some(position);
+            if let Some(previous) = row.and_then(|row| previous.get_mut(row)) {
+                *previous = Some(position);
+            }
         }
         Ok(())
     }
@@ -153,7 +169,7 @@ impl Tracker {
     /// How many positions of one identity may be needed: more than one only where rows without a
     /// key repeat.
     fn positions_wanted(&self, hashes: &[u128]) -> usize {
-        let mut asked: HashMap<u128, usize> = HashMap::with_capacity(hashes.len());
+        let mut asked: ByHash<u32> = ByHash::default();
         let mut most = 1;
         for hash in hashes {
             let known = || self.taken.get(hash).copied().unwrap_or(0);
@@ -161,7 +177,7 @@ impl Tracker {
             *count += 1;
             most = most.max(*count);
         }
-        most
+        most as usize
     }
 
     /// Empties the table: every row of this epoch's files up to the `T` at `at` is dead, and every
@@ -189,11 +205,18 @@ impl Tracker {
     }
 
     /// Hands all records to the index and gives the superseded rows by file, ascending.
-    pub(super) fn finish(mut self, index: &mut KeyIndex) -> Result<BTreeMap<FileRef, Vec<u32>>> {
+    ///
+    /// # Errors
+    /// As [`Tracker::follow`].
+    pub(super) fn finish(
+        mut self,
+        is_unique: bool,
+        index: &mut KeyIndex,
+    ) -> Result<BTreeMap<FileRef, Vec<u32>>> {
+        self.resolve(is_unique, &mut [], index)?;
         self.move_to_index(index)?;
         for rows in self.deletes.values_mut() {
             rows.sort_unstable();
-            rows.dedup();
         }
         Ok(self.deletes)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use cdc_core::{Epoch, TableName, TableSchema};
+use cdc_core::{Epoch, Identity, TableName, TableSchema};
 use cdc_manifest::LakeStore;
 
 use super::carry::{self, Carried, Places};
@@ -34,8 +34,8 @@ pub struct DeltaContext {
 ///
 /// Memory: the row group in progress (at most [`DeltaOptions::group_bytes_max`] twice, as arrays and
 /// in the encoder), the compressed row groups up to [`DeltaOptions::staged_bytes_max`] where there
-/// is a spill directory, the identities of the epoch's rows up to a fixed number (about 100 MiB),
-/// and 4 bytes for each superseded row.
+/// is a spill directory, the identities of [`DeltaOptions::tracked_rows_max`] rows, and 4 bytes for
+/// each superseded row.
 pub struct DeltaWriter {
     index: KeyIndex,
     fetcher: Fetcher,
@@ -48,6 +48,7 @@ enum State {
     Idle,
     Open(Box<OpenEpoch>),
     Finished,
+    Failed,
 }
 
 struct OpenEpoch {
@@ -119,7 +120,7 @@ impl DeltaWriter {
             epoch,
             next_part: first_part,
             files: Vec::new(),
-            tracker: Tracker::new(epoch),
+            tracker: Tracker::new(self.table.clone(), epoch, self.options.tracked_rows_max),
             counts: OpCounts::default(),
             lossy: BTreeMap::new(),
             carried: 0,
@@ -137,17 +138,12 @@ impl DeltaWriter {
         let State::Open(open) = &mut self.state else {
             return Err(self.state_error("appending a chunk", "no epoch is open"));
         };
-        check_identity(&self.index, &chunk.schema)?;
-        open.counts.add(&chunk.ops);
-        for (column, count) in &chunk.lossy {
-            *open.lossy.entry(column.clone()).or_default() += count;
+        let appended = check_identity(&self.index, &chunk.schema)
+            .and_then(|()| open.append(&chunk, &self.options, &mut self.index, &mut self.fetcher));
+        if appended.is_err() {
+            self.state = State::Failed;
         }
-        if chunk.rows() > 0 {
-            open.make_room(&chunk.schema, &self.options)?;
-            open.append_rows(&chunk, &mut self.index, &mut self.fetcher)?;
-        }
-        open.end_runs(&chunk);
-        open.spill(&self.options)
+        appended
     }
 
     /// Completes the files of the epoch. `None` if it has no rows: then nothing is to be committed
@@ -164,31 +160,16 @@ impl DeltaWriter {
             State::Open(_) => {}
             _ => return Err(self.state_error("finishing an epoch", "no epoch is open")),
         }
-        let State::Open(open) = std::mem::replace(&mut self.state, State::Finished) else {
+        let State::Open(open) = std::mem::replace(&mut self.state, State::Failed) else {
             return Ok(None);
         };
         if open.files.is_empty() {
             self.state = State::Idle;
             return Ok(None);
         }
-        let OpenEpoch { epoch, files, tracker, counts, lossy, carried, .. } = *open;
-        let truncate = tracker.is_truncated();
-        let deletes = tracker.finish(&mut self.index)?;
-        let located =
-            |file: &FileRef| Some((*file, self.index.foreign_location(*file)?.to_owned()));
-        let foreign = deletes.keys().filter_map(located).collect();
-        let files: Result<Vec<_>> = files.into_iter().map(|file| file.finish(epoch)).collect();
-        Ok(Some(DeltaOutput {
-            table: self.table.clone(),
-            epoch,
-            files: files?,
-            deletes,
-            foreign,
-            truncate,
-            counts,
-            lossy,
-            carried,
-        }))
+        let output = open.finish(self.table.clone(), &mut self.index)?;
+        self.state = State::Finished;
+        Ok(Some(output))
     }
 
     /// The finished epoch is committed: its rows are what later changes refer to.
@@ -229,6 +210,37 @@ impl DeltaWriter {
 }
 
 impl OpenEpoch {
+    fn append(
+        &mut self,
+        chunk: &Chunk,
+        options: &Arc<DeltaOptions>,
+        index: &mut KeyIndex,
+        fetcher: &mut Fetcher,
+    ) -> Result<()> {
+        self.counts.add(&chunk.ops);
+        for (column, count) in &chunk.lossy {
+            *self.lossy.entry(column.clone()).or_default() += count;
+        }
+        if chunk.rows() > 0 {
+            self.make_room(&chunk.schema, options)?;
+            self.append_rows(chunk, index, fetcher)?;
+        }
+        self.end_runs(chunk);
+        self.spill(options)
+    }
+
+    fn finish(self, table: TableName, index: &mut KeyIndex) -> Result<DeltaOutput> {
+        let OpenEpoch { epoch, files, tracker, counts, lossy, carried, .. } = self;
+        let truncate = tracker.is_truncated();
+        let is_unique = files.iter().all(|file| file.schema.identity != Identity::Full);
+        let deletes = tracker.finish(is_unique, index)?;
+        let located = |file: &FileRef| Some((*file, index.foreign_location(*file)?.to_owned()));
+        let foreign = deletes.keys().filter_map(located).collect();
+        let files: Result<Vec<_>> = files.into_iter().map(|file| file.finish(epoch)).collect();
+        let files = files?;
+        Ok(DeltaOutput { table, epoch, files, deletes, foreign, truncate, counts, lossy, carried })
+    }
+
     /// Sees to it that the last file can take rows of this schema.
     fn make_room(&mut self, schema: &Arc<TableSchema>, options: &Arc<DeltaOptions>) -> Result<()> {
         if let Some(last) = self.files.last_mut() {

@@ -180,7 +180,8 @@ impl KeyIndex {
     /// under one hash occur only where the identity is the whole row.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io); [`Error::IndexDamaged`](crate::Error::IndexDamaged), after which only a rebuild helps.
+    /// [`Error::Io`](crate::Error::Io); [`Error::IndexDamaged`](crate::Error::IndexDamaged), after
+    /// which only a rebuild helps.
     pub fn lookup_many(&self, hashes: &[u128], positions_max: usize) -> Result<Lookups> {
         let mut order: Vec<usize> = (0..hashes.len()).collect();
         order.sort_unstable_by_key(|&index| hashes[index]);
@@ -211,7 +212,8 @@ impl KeyIndex {
     /// a restart unless [`KeyIndex::commit`] follows.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io), [`Error::IndexDamaged`](crate::Error::IndexDamaged); roll back before trying again.
+    /// [`Error::Io`](crate::Error::Io), [`Error::IndexDamaged`](crate::Error::IndexDamaged); roll
+    /// back before trying again.
     pub fn apply(&mut self, adds: Vec<Record>, removes: Vec<Record>) -> Result<()> {
         if adds.is_empty() && removes.is_empty() {
             return Ok(());
@@ -251,8 +253,8 @@ impl KeyIndex {
     /// missing and it is rebuilt.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io), [`Error::IndexDamaged`](crate::Error::IndexDamaged); nothing is committed then and what was applied is
-    /// still there.
+    /// [`Error::Io`](crate::Error::Io), [`Error::IndexDamaged`](crate::Error::IndexDamaged); nothing
+    /// is committed then and what was applied is still there.
     pub fn commit(&mut self, stamp: IndexStamp) -> Result<()> {
         let start = self.merge_start().unwrap_or(self.runs.len());
         let merged = self.merged(start)?;

@@ -78,6 +78,7 @@ enum Step {
         removes: Vec<prop::sample::Index>,
     },
     Commit,
+    Truncate,
     Rollback,
     /// Restart without a commit.
     Restart,
@@ -89,6 +90,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (keys, picks).prop_map(|(adds, removes)| Step::Apply { adds, removes }),
         4 => Just(Step::Commit),
+        1 => Just(Step::Truncate),
         1 => Just(Step::Rollback),
         1 => Just(Step::Restart),
     ];
@@ -129,6 +131,10 @@ fn run(steps: Vec<Step>, options: IndexOptions) {
                 index.commit(stamp(epoch)).unwrap();
                 committed = model.clone();
                 assert!(index.runs() <= 12, "{} runs", index.runs());
+            }
+            Step::Truncate => {
+                index.truncate();
+                model = Model(model.0.into_keys().map(|hash| (hash, BTreeSet::new())).collect());
             }
             Step::Rollback => {
                 index.rollback();
