@@ -184,9 +184,11 @@ impl Draft {
                 std::mem::take(&mut self.manifests).into_iter().partition(is_small);
             self.manifests = others;
             let small: Vec<ManifestFile> = small;
-            let reads = stream::iter(&small).map(|manifest| read_manifest(files, manifest));
+            let reads: Vec<_> =
+                small.iter().map(|manifest| read_manifest(files, manifest)).collect();
             // in order, so that the merged manifest does not depend on which read came first
-            let entries: Vec<Vec<Entry>> = reads.buffered(MANIFEST_READS_MAX).try_collect().await?;
+            let reads = stream::iter(reads).buffered(MANIFEST_READS_MAX);
+            let entries: Vec<Vec<Entry>> = reads.try_collect().await?;
             let live: Vec<Entry> = entries.into_iter().flatten().filter(Entry::is_live).collect();
             let written = encoder.carried(self.manifest_location(), content, &live).await?;
             self.push(written);

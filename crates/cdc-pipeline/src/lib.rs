@@ -1,1 +1,46 @@
-//! cdc-pipeline
+//! The write plane composed: init, ingest, flush, commit, confirm.
+//!
+//! [`init`] copies a source into a new lake at one position of its log; [`run`] follows the log from
+//! there. Both take plain settings and a [`cdc_wal::Source`].
+//!
+//! ```text
+//! init:  publication ─> slot + snapshot ─> COPY ─> base files ─> Iceberg tables ─> manifest
+//! run:   stream ─> lanes ─> flush ─> Iceberg tables ─> manifest ─> refs ─> confirm
+//! ```
+
+mod batch;
+mod commit;
+mod copy;
+mod daemon;
+mod error;
+mod flush;
+mod ingest;
+mod init;
+mod init_record;
+mod lake;
+mod lanes;
+mod lease;
+mod live;
+mod open_lane;
+mod plan;
+mod preflight;
+mod recover;
+mod refs;
+mod settings;
+mod status;
+mod teardown;
+mod undo;
+
+pub use cdc_sink::FileCompression as Compression;
+pub use copy::InitProgress;
+pub use daemon::run;
+pub use error::Error;
+pub use init::{InitReport, init};
+pub use lease::Lease;
+pub use preflight::preflight;
+pub use settings::{
+    DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, RefSettings,
+    ReplicationSettings, TruncateMode, TypeSettings,
+};
+pub use status::{SourceStatus, StatusReport, status};
+pub use teardown::{TeardownReport, teardown};

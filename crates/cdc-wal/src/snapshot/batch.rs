@@ -27,6 +27,11 @@ impl CopyBatch {
         self.bytes.len()
     }
 
+    /// Rows, for progress: text COPY escapes line feeds within values.
+    pub fn row_count(&self) -> u64 {
+        memchr::memchr_iter(b'\n', &self.bytes).count() as u64
+    }
+
     /// Hands each row to `take`, its cells in the order of the job's columns, and gives the number
     /// of rows. Cells are never [`Cell::Unchanged`]. The batch is spent afterwards, whether or not
     /// `take` stopped it with an error.

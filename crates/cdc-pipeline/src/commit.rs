@@ -1,0 +1,297 @@
+//! The commit of an epoch: Iceberg tables, then the manifest, then the refs. The only place that
+//! makes a [`FlushReceipt`], so nothing can be confirmed that did not pass through it.
+//!
+//! ```text
+//! deltas ─> t (row delta) ─> t__changes (append) ─┐  per table, side by side
+//!                                                 └> manifest.json by CAS ─> refs ─> FlushReceipt
+//! ```
+//! Every step may be repeated with the same batch: a table that covers the batch is left alone, and
+//! a manifest that already names it counts as committed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cdc_core::{Epoch, Lsn, TableName, TableSchema};
+use cdc_iceberg::{
+    Branch, CommitKind, CommitOutcome, DataFile, PositionDeletes, Remove, Stamp, TableChange,
+    TablePair, changes_schema, current_schema, data_file_from_parquet, write_position_deletes,
+};
+use cdc_manifest::{Manifest, Swap, TableEntry, Versioned};
+use cdc_sink::{DeltaOutput, EncodedFile};
+use chrono::{DateTime, TimeZone, Utc};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use uuid::Uuid;
+
+use crate::Error;
+use crate::lake::Lake;
+use crate::refs::advance_refs;
+use crate::settings::RefSettings;
+
+/// Proof that everything up to an LSN is in the committed manifest.
+#[derive(Debug)]
+pub(crate) struct FlushReceipt {
+    covered_lsn: Lsn,
+    epoch: Epoch,
+}
+
+impl FlushReceipt {
+    /// The position that may be confirmed.
+    pub(crate) fn covered_lsn(&self) -> Lsn {
+        self.covered_lsn
+    }
+
+    /// The newest epoch.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+}
+
+/// The name of a batch; the same over all its tries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchName {
+    /// Stable over retries.
+    pub(crate) id: Uuid,
+    /// The epoch it becomes.
+    pub(crate) epoch: Epoch,
+    /// Exclusive lower end.
+    pub(crate) lsn_from: Lsn,
+    /// End LSN of its last transaction.
+    pub(crate) lsn_to: Lsn,
+    /// Commit time of that, microseconds since 1970.
+    pub(crate) commit_micros: i64,
+}
+
+impl BatchName {
+    fn commit_ts(&self) -> DateTime<Utc> {
+        Utc.timestamp_micros(self.commit_micros).single().unwrap_or_default()
+    }
+}
+
+/// A table as last committed.
+#[derive(Clone, Debug)]
+pub(crate) struct CommittedTable {
+    /// Its schema.
+    pub(crate) schema: Arc<TableSchema>,
+    /// Its Iceberg tables.
+    pub(crate) pair: TablePair,
+}
+
+/// The committed state of the lake, and the one who moves it.
+pub(crate) struct CommitState {
+    pub(crate) lake: Lake,
+    pub(crate) manifest: Versioned<Manifest>,
+    pub(crate) tables: BTreeMap<TableName, CommittedTable>,
+    pub(crate) refs: RefSettings,
+    pub(crate) parallel_workers: usize,
+}
+
+impl CommitState {
+    /// Commits an epoch. Nothing of it is lost by an error: call it again with the same arguments.
+    pub(crate) async fn commit(
+        &mut self,
+        name: &BatchName,
+        deltas: &[DeltaOutput],
+    ) -> Result<FlushReceipt, Error> {
+        let this = &*self;
+        let publishing: Vec<_> =
+            deltas.iter().map(|delta| this.publish(name, delta).boxed()).collect();
+        let published: Vec<(TableName, TablePair)> = stream::iter(publishing)
+            .buffer_unordered(self.parallel_workers.max(1))
+            .try_collect()
+            .await?;
+        for (table, pair) in published {
+            if let Some(committed) = self.tables.get_mut(&table) {
+                committed.pair = pair;
+            }
+        }
+        if self.manifest.value.batch_id != name.id.to_string() {
+            let next = self.next_manifest(name);
+            self.swap_manifest(next).await?;
+        }
+        advance_refs(&self.lake, &self.manifest.value, self.refs).await;
+        Ok(self.receipt())
+    }
+
+    /// Raises the covered position without an epoch: nothing of ours was committed up to `lsn`.
+    pub(crate) async fn cover(&mut self, lsn: Lsn) -> Result<FlushReceipt, Error> {
+        if lsn > self.manifest.value.covered_lsn {
+            let mut next = self.manifest.value.clone();
+            let now = self.lake.clock.now();
+            (next.covered_lsn, next.covered_at, next.updated_at) = (lsn, now, now);
+            self.swap_manifest(next).await?;
+        }
+        Ok(self.receipt())
+    }
+
+    /// Raises the generation: from now on an older daemon's commit fails.
+    pub(crate) async fn raise_generation(&mut self) -> Result<(), Error> {
+        let mut next = self.manifest.value.clone();
+        next.generation += 1;
+        next.updated_at = self.lake.clock.now();
+        self.swap_manifest(next).await
+    }
+
+    fn receipt(&self) -> FlushReceipt {
+        let manifest = &self.manifest.value;
+        FlushReceipt { covered_lsn: manifest.covered_lsn, epoch: manifest.epoch }
+    }
+
+    async fn publish(
+        &self,
+        name: &BatchName,
+        output: &DeltaOutput,
+    ) -> Result<(TableName, TablePair), Error> {
+        let table = &output.table;
+        let committed = self.tables.get(table).ok_or_else(|| Error::BadManifest {
+            detail: format!("table {table} has changes but no entry"),
+        })?;
+        let stamp = self.stamp(name, output);
+        let wrong = || Error::iceberg(table);
+        let (current_files, changes_files) =
+            self.data_files(&committed.schema, &output.files).map_err(wrong())?;
+        let covered = committed.pair.current.newest_lsn_to(Branch::Main);
+        let is_covered = covered.is_some_and(|covered| covered >= stamp.lsn_to);
+        let current = if is_covered {
+            committed.pair.current.clone()
+        } else {
+            let deletes = self.position_deletes(output);
+            let files = self.lake.tables.files();
+            let delete_file =
+                write_position_deletes(files, table, deletes).await.map_err(wrong())?;
+            let change = TableChange {
+                stamp: stamp.clone(),
+                branch: Branch::Main,
+                data_files: current_files,
+                delete_files: delete_file.into_iter().collect(),
+                remove: if output.truncate { Remove::Everything } else { Remove::Nothing },
+            };
+            let outcome = self.lake.tables.commit(&committed.pair.current, &change).await;
+            self.settle(table, outcome).await?
+        };
+        // the changelog follows the table, never leads it: recovery completes it from the table
+        let change = TableChange::append(stamp, Branch::Main, changes_files);
+        let outcome =
+            self.lake.tables.commit_unless_covered(&committed.pair.changes, &change).await;
+        let changes = self.settle(table, outcome).await?;
+        Ok((table.clone(), TablePair { current, changes }))
+    }
+
+    /// Waits for certainty: an unknown outcome is read back before anything else happens.
+    async fn settle(
+        &self,
+        table: &TableName,
+        outcome: cdc_iceberg::Result<CommitOutcome>,
+    ) -> Result<cdc_iceberg::Table, Error> {
+        let mut outcome = outcome.map_err(Error::iceberg(table))?;
+        loop {
+            match outcome {
+                CommitOutcome::Committed(committed) => return Ok(committed),
+                CommitOutcome::NotCommitted(_) => {
+                    return Err(Error::ForeignCommit { table: table.clone() });
+                }
+                CommitOutcome::Unknown(unresolved) => {
+                    let resolved = self.lake.tables.resolve(&unresolved).await;
+                    outcome = resolved.map_err(Error::iceberg(table))?;
+                    if matches!(outcome, CommitOutcome::Unknown(_)) {
+                        return Err(Error::OutcomeUnknown { table: table.clone() });
+                    }
+                }
+            }
+        }
+    }
+
+    fn stamp(&self, name: &BatchName, output: &DeltaOutput) -> Stamp {
+        Stamp {
+            kind: if output.truncate { CommitKind::Truncate } else { CommitKind::Flush },
+            epoch: name.epoch,
+            lsn_from: name.lsn_from,
+            lsn_to: name.lsn_to,
+            commit_ts: Some(name.commit_ts()),
+            batch_id: name.id,
+            generation: self.manifest.value.generation,
+        }
+    }
+
+    /// The manifest entries of the files, for `t` and for `t__changes`.
+    fn data_files(
+        &self,
+        schema: &TableSchema,
+        files: &[EncodedFile],
+    ) -> cdc_iceberg::Result<(Vec<DataFile>, Vec<DataFile>)> {
+        let (current, changes) = (current_schema(schema)?, changes_schema(schema)?);
+        let describe = |file: &EncodedFile, schema| {
+            let location = self.lake.store.location().uri(&file.key);
+            data_file_from_parquet(&location, file.body.size(), &file.metadata, schema)
+        };
+        let current = files.iter().map(|file| describe(file, &current)).collect::<Result<_, _>>()?;
+        let changes = files.iter().map(|file| describe(file, &changes)).collect::<Result<_, _>>()?;
+        Ok((current, changes))
+    }
+
+    fn position_deletes(&self, output: &DeltaOutput) -> PositionDeletes {
+        let mut deletes = PositionDeletes::new();
+        for (location, rows) in output.delete_locations(&self.lake.store) {
+            deletes.extend(&location, rows.iter().map(|row| u64::from(*row)));
+        }
+        deletes
+    }
+
+    fn next_manifest(&self, name: &BatchName) -> Manifest {
+        let mut next = self.manifest.value.clone();
+        let now = self.lake.clock.now();
+        next.epoch = name.epoch;
+        next.commit_lsn = name.lsn_to;
+        next.commit_ts = name.commit_ts();
+        next.covered_lsn = next.covered_lsn.max(name.lsn_to);
+        next.covered_at = now;
+        next.batch_id = name.id.to_string();
+        next.updated_at = now;
+        // not only the tables of this batch: after a crash some stand ahead of the manifest
+        for (table, committed) in &self.tables {
+            let Some(entry) = next.tables.get_mut(table) else { continue };
+            if entry.snapshot_id == committed.pair.current.head_id(Branch::Main) {
+                continue;
+            }
+            entry.latest_delta_epoch = name.epoch;
+            entry.lsn_to = committed.pair.current.newest_lsn_to(Branch::Main);
+            entry.row_count = committed.pair.current.live_rows(Branch::Main);
+            point_at(entry, &committed.pair);
+        }
+        next
+    }
+
+    async fn swap_manifest(&mut self, next: Manifest) -> Result<(), Error> {
+        match self.lake.manifests.commit(&self.manifest, &next).await? {
+            Swap::Stored(version) => {
+                self.manifest = Versioned { value: next, version };
+                Ok(())
+            }
+            Swap::Conflict => self.conflict(next).await,
+            Swap::Unknown(error) => Err(error.into()),
+        }
+    }
+
+    /// Somebody else's manifest stands there. Ours may be below it; a higher generation fences us.
+    async fn conflict(&mut self, next: Manifest) -> Result<(), Error> {
+        let found = self.lake.manifests.require().await?;
+        tracing::warn!(epoch = next.epoch.0, "manifest conflict");
+        let is_ours = found.value.batch_id == next.batch_id
+            && found.value.generation == next.generation
+            && found.value.covered_lsn >= next.covered_lsn;
+        if !is_ours {
+            return Err(Error::ManifestConflict);
+        }
+        self.manifest = found;
+        Ok(())
+    }
+}
+
+/// Names the newest snapshots of a pair in a table's entry.
+pub(crate) fn point_at(entry: &mut TableEntry, pair: &TablePair) {
+    entry.iceberg_table = Some(pair.current.ident.to_string());
+    entry.metadata_location = Some(pair.current.metadata_location.clone());
+    entry.snapshot_id = pair.current.head_id(Branch::Main);
+    entry.changes_iceberg_table = Some(pair.changes.ident.to_string());
+    entry.changes_metadata_location = Some(pair.changes.metadata_location.clone());
+    entry.changes_snapshot_id = pair.changes.head_id(Branch::Main);
+}

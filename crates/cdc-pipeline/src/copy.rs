@@ -1,0 +1,238 @@
+//! The initial copy: COPY sessions inside one exported snapshot, each feeding base files.
+//!
+//! ```text
+//! worker: SnapshotReader ─ batches ─> bounded channel ─> encoding thread: BaseWriter ─> parts
+//! ```
+//! Jobs (tables, or block ranges of large ones) are dealt out to the workers by size beforehand.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use cdc_core::{Epoch, TableName, TableSchema, UnrepresentablePolicy};
+use cdc_manifest::LakeStore;
+use cdc_sink::{
+    BaseOptions, BaseTarget, BaseWriter, EncodedFile, FileCompression, PartNumbers, RowBuilder,
+};
+use cdc_wal::{CopyBatch, CopyJob, SnapshotReader, Source};
+use futures::future::try_join_all;
+use parquet::file::metadata::ParquetMetaData;
+use tokio::sync::mpsc;
+
+use crate::Error;
+
+/// Batches of rows between a COPY session and its encoder.
+const BATCHES_MAX: usize = 2;
+/// Complete files between an encoder and the upload.
+const FILES_MAX: usize = 1;
+/// Uncompressed bytes that one encoder sorts at once.
+const RUN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Follows the copy of tables for whoever watches.
+pub trait InitProgress: Send + Sync {
+    /// The tables to come, with the server's estimate of their rows (−1 for none).
+    fn planned(&self, tables: &[(TableName, i64)]);
+    /// Rows of a table were copied.
+    fn rows(&self, table: &TableName, rows: u64);
+    /// All rows of a table are in files.
+    fn done(&self, table: &TableName, rows: u64);
+}
+
+/// What the copy needs besides its jobs.
+pub(crate) struct CopySettings<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) snapshot: &'a str,
+    pub(crate) store: &'a LakeStore,
+    pub(crate) workers: usize,
+    /// Where files in the making wait.
+    pub(crate) spill_dir: &'a Path,
+    pub(crate) policy: UnrepresentablePolicy,
+    pub(crate) compression: FileCompression,
+    pub(crate) progress: &'a dyn InitProgress,
+}
+
+/// One table's side of the copy.
+pub(crate) struct CopyTarget {
+    schema: Arc<TableSchema>,
+    parts: PartNumbers,
+}
+
+impl CopyTarget {
+    pub(crate) fn new(schema: Arc<TableSchema>) -> Self {
+        Self { schema, parts: PartNumbers::new() }
+    }
+}
+
+/// A base file that is complete and durable.
+pub(crate) struct BaseFile {
+    pub(crate) key: String,
+    pub(crate) size: u64,
+    pub(crate) rows: u64,
+    pub(crate) metadata: Arc<ParquetMetaData>,
+}
+
+/// Copies all jobs and gives the base files of each table.
+pub(crate) async fn copy_tables(
+    settings: &CopySettings<'_>,
+    targets: &BTreeMap<TableName, CopyTarget>,
+    jobs: Vec<CopyJob>,
+) -> Result<BTreeMap<TableName, Vec<BaseFile>>, Error> {
+    let hands = deal(jobs, settings.workers.max(1));
+    let copied = try_join_all(hands.iter().map(|hand| worker(settings, targets, hand))).await?;
+    let mut files: BTreeMap<TableName, Vec<BaseFile>> =
+        targets.keys().map(|table| (table.clone(), Vec::new())).collect();
+    for (table, file) in copied.into_iter().flatten() {
+        files.entry(table).or_default().push(file);
+    }
+    for (table, parts) in &mut files {
+        parts.sort_by(|one, other| one.key.cmp(&other.key));
+        settings.progress.done(table, parts.iter().map(|part| part.rows).sum());
+    }
+    Ok(files)
+}
+
+/// Deals jobs, biggest first, each to the worker with least to do.
+fn deal(mut jobs: Vec<CopyJob>, workers: usize) -> Vec<Vec<CopyJob>> {
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.heap_bytes));
+    let mut hands: Vec<(u64, Vec<CopyJob>)> = vec![(0, Vec::new()); workers];
+    for job in jobs {
+        if let Some((bytes, hand)) = hands.iter_mut().min_by_key(|(bytes, _)| *bytes) {
+            // a job costs a round trip even where the table is empty
+            *bytes += job.heap_bytes + 8192;
+            hand.push(job);
+        }
+    }
+    hands.into_iter().map(|(_, hand)| hand).filter(|hand| !hand.is_empty()).collect()
+}
+
+async fn worker(
+    settings: &CopySettings<'_>,
+    targets: &BTreeMap<TableName, CopyTarget>,
+    jobs: &[CopyJob],
+) -> Result<Vec<(TableName, BaseFile)>, Error> {
+    let mut reader = settings.source.open_snapshot(settings.snapshot).await?;
+    let mut copied = Vec::new();
+    for job in jobs {
+        let Some(target) = targets.get(&job.table) else { continue };
+        let files = copy_job(settings, target, &mut reader, job).await?;
+        copied.extend(files.into_iter().map(|file| (job.table.clone(), file)));
+    }
+    reader.close().await;
+    Ok(copied)
+}
+
+/// Receives rows, encodes them on a thread of its own and uploads complete files, all at once.
+async fn copy_job(
+    settings: &CopySettings<'_>,
+    target: &CopyTarget,
+    reader: &mut SnapshotReader,
+    job: &CopyJob,
+) -> Result<Vec<BaseFile>, Error> {
+    let (batches_in, batches) = mpsc::channel(BATCHES_MAX);
+    let (files_in, files) = mpsc::channel(FILES_MAX);
+    let rows = RowBuilder::new(Arc::clone(&target.schema), settings.policy);
+    let writer = base_writer(settings, target)?;
+    let encoder = tokio::task::spawn_blocking(move || encode(rows, writer, batches, &files_in));
+    let receive = async {
+        let mut copy = reader.copy(job).await?;
+        while let Some(batch) = copy.next_batch().await? {
+            settings.progress.rows(&job.table, batch.row_count());
+            if batches_in.send(batch).await.is_err() {
+                // the encoder has failed and says why
+                break;
+            }
+        }
+        drop(batches_in);
+        Ok::<(), Error>(())
+    };
+    let encode = async {
+        encoder.await.map_err(|source| Error::Worker { task: "copy encoding", source })?
+    };
+    let ((), uploaded, ()) = tokio::try_join!(receive, upload(settings.store, files), encode)?;
+    Ok(uploaded)
+}
+
+async fn upload(
+    store: &LakeStore,
+    mut files: mpsc::Receiver<EncodedFile>,
+) -> Result<Vec<BaseFile>, Error> {
+    let mut uploaded = Vec::new();
+    while let Some(file) = files.recv().await {
+        file.upload(store).await?;
+        let EncodedFile { key, body, rows, metadata, .. } = file;
+        uploaded.push(BaseFile { key, size: body.size(), rows, metadata });
+    }
+    Ok(uploaded)
+}
+
+fn base_writer(settings: &CopySettings<'_>, target: &CopyTarget) -> Result<BaseWriter, Error> {
+    let target = BaseTarget {
+        schema: Arc::clone(&target.schema),
+        epoch: Epoch(0),
+        attempt: 0,
+        parts: target.parts.clone(),
+        // the index is built by the first start, from the files
+        hasher: None,
+    };
+    let options = BaseOptions {
+        compression: settings.compression,
+        run_bytes_max: RUN_BYTES_MAX,
+        spill_dir: Some(settings.spill_dir.to_owned()),
+        ..BaseOptions::default()
+    };
+    Ok(BaseWriter::new(target, options)?)
+}
+
+fn encode(
+    mut rows: RowBuilder,
+    mut writer: BaseWriter,
+    mut batches: mpsc::Receiver<CopyBatch>,
+    files: &mpsc::Sender<EncodedFile>,
+) -> Result<(), Error> {
+    while let Some(mut batch) = batches.blocking_recv() {
+        let mut full = Vec::new();
+        batch.rows(|cells| {
+            rows.push(cells)?;
+            if rows.is_full() {
+                full.push(rows.finish()?);
+            }
+            Ok::<(), Error>(())
+        })?;
+        for batch in full {
+            hand_over(writer.append(batch)?.files, files);
+        }
+    }
+    if rows.rows() > 0 {
+        hand_over(writer.append(rows.finish()?)?.files, files);
+    }
+    hand_over(writer.finish()?.files, files);
+    Ok(())
+}
+
+fn hand_over(complete: Vec<EncodedFile>, files: &mpsc::Sender<EncodedFile>) {
+    for file in complete {
+        // an upload that is gone has failed and says why
+        let _ = files.blocking_send(file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_are_dealt_evenly() {
+        let job = |bytes| CopyJob {
+            table: TableName::new("a", "b"),
+            relation: TableName::new("a", "b"),
+            columns: Vec::new(),
+            range: None,
+            heap_bytes: bytes,
+        };
+        let hands = deal([10, 70, 30, 40, 50].map(|mib| job(mib << 20)).into(), 2);
+        let mut sums: Vec<u64> =
+            hands.iter().map(|hand| hand.iter().map(|job| job.heap_bytes >> 20).sum()).collect();
+        sums.sort_unstable();
+        assert_eq!(sums, [80, 120]);
+    }
+}

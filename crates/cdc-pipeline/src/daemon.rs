@@ -1,0 +1,240 @@
+//! `start`: one process, one lease, and sessions of the ingest loop until it is told to stop.
+
+use std::time::Duration;
+
+use cdc_core::{ErrorKind, Lsn};
+use cdc_manifest::{LiveState, Manifest};
+use cdc_wal::{ResumePoint, Source, StreamOptions, WalStream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::Error;
+use crate::batch::reconnect_delay;
+use crate::commit::CommitState;
+use crate::ingest::{Ingest, Start};
+use crate::lake::Lake;
+use crate::lanes::Lanes;
+use crate::lease::Lease;
+use crate::live::{LiveFacts, LiveWriter};
+use crate::open_lane::LaneOpener;
+use crate::recover::{committed_state, furthest_beyond};
+use crate::settings::DaemonSettings;
+
+/// Reconnects without progress before the daemon gives up.
+const RECONNECTS_MAX: u32 = 10;
+/// Bytes between the WAL reader and the ingest loop, at most this part of the byte budget.
+const STREAM_BUFFER_PART: usize = 8;
+/// Lower bound of the same.
+const STREAM_BUFFER_BYTES_MIN: usize = 4 * 1024 * 1024;
+
+/// Follows the source until `stop` is cancelled and the drain is complete.
+///
+/// # Errors
+/// See [`Error`]; nothing is confirmed beyond the committed manifest. A drain that outlasts its
+/// deadline is [`Error::DrainTimeout`].
+pub async fn run(
+    settings: &DaemonSettings,
+    source: &Source,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let lake = Lake::open(&settings.lake)?;
+    let _lease = Lease::take(&settings.lake.state_dir)?;
+    let manifest = lake.manifests.load().await?.ok_or_else(|| Error::NotInitialised {
+        root: lake.store.location().root().to_owned(),
+    })?;
+    check_source_names(settings, &manifest.value)?;
+    let mut state = committed_state(
+        lake.clone(),
+        manifest,
+        settings.refs,
+        settings.flush.parallel_workers,
+    )
+    .await?;
+    state.raise_generation().await?;
+    let facts = first_facts(&state.manifest.value);
+    let (live, live_facts) = watch::channel(facts);
+    let live_stop = CancellationToken::new();
+    let writer = LiveWriter {
+        lake: lake.clone(),
+        source: source.clone(),
+        slot: settings.replication.slot.clone(),
+        instance: instance(),
+        interval: settings.live_interval,
+        heartbeat_interval: settings.heartbeat_interval,
+        facts: live_facts,
+    };
+    let writer = tokio::spawn(writer.run(live_stop.clone()));
+    let result = sessions(settings, source, lake, state, stop, &live).await;
+    live.send_modify(|facts| {
+        facts.state = if result.is_ok() { LiveState::Stopped } else { LiveState::Failed };
+        facts.last_error = result.as_ref().err().map(|error| cdc_core::chain(error));
+    });
+    live_stop.cancel();
+    writer.await.map_err(|source| Error::Worker { task: "live.json", source })?;
+    result
+}
+
+/// One session after the other; each starts from what is durable.
+async fn sessions(
+    settings: &DaemonSettings,
+    source: &Source,
+    lake: Lake,
+    first: CommitState,
+    stop: &CancellationToken,
+    live: &watch::Sender<LiveFacts>,
+) -> Result<(), Error> {
+    let mut ready = Some(first);
+    let mut attempts = 0;
+    let mut reached = Lsn::ZERO;
+    loop {
+        let state = match ready.take() {
+            Some(state) => state,
+            None => {
+                let manifest = lake.manifests.require().await?;
+                let workers = settings.flush.parallel_workers;
+                committed_state(lake.clone(), manifest, settings.refs, workers).await?
+            }
+        };
+        let covered = state.manifest.value.covered_lsn;
+        if covered > reached {
+            (reached, attempts) = (covered, 0);
+        }
+        let error = match session(settings, source, state, stop, live).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() != ErrorKind::Transient => return Err(error),
+            Err(error @ Error::DrainTimeout { .. }) => return Err(error),
+            Err(error) => error,
+        };
+        if stop.is_cancelled() {
+            // what was not flushed is replayed at the next start
+            tracing::warn!(error = cdc_core::chain(&error), "source lost while draining");
+            return Ok(());
+        }
+        if attempts >= RECONNECTS_MAX {
+            return Err(match error {
+                Error::Source(source) => Error::ReconnectsExhausted { attempts, source },
+                other => other,
+            });
+        }
+        let delay = reconnect_delay(attempts, jitter()).max(least_delay(&error));
+        attempts += 1;
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(attempt = attempts, delay_ms, error = cdc_core::chain(&error), "reconnecting");
+        live.send_modify(|facts| {
+            facts.state = LiveState::Starting;
+            facts.last_error = Some(cdc_core::chain(&error));
+        });
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+async fn session(
+    settings: &DaemonSettings,
+    source: &Source,
+    state: CommitState,
+    stop: &CancellationToken,
+    live: &watch::Sender<LiveFacts>,
+) -> Result<(), Error> {
+    let manifest = &state.manifest.value;
+    let at = ResumePoint {
+        system_id: manifest.source.system_identifier,
+        timeline: manifest.source.timeline,
+        slot: manifest.source.slot.clone(),
+        lsn: manifest.covered_lsn,
+    };
+    let mut options = StreamOptions::new(&manifest.source.publication);
+    options.buffer_bytes = options
+        .buffer_bytes
+        .min(settings.buffer_bytes_max / STREAM_BUFFER_PART)
+        .max(STREAM_BUFFER_BYTES_MIN);
+    let stream = tokio::select! {
+        stream = WalStream::open(source.connector(), at, options) => stream?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    tracing::info!(slot = manifest.source.slot, lsn = %manifest.covered_lsn, "streaming started");
+    live.send_modify(|facts| {
+        facts.state = LiveState::Streaming;
+        facts.last_error = None;
+    });
+    let opener = LaneOpener {
+        lake: state.lake.clone(),
+        lake_id: manifest.lake_id.clone(),
+        state_dir: settings.lake.state_dir.clone(),
+        policy: settings.replication.types.policy.unrepresentable,
+        compression: settings.lake.compression,
+    };
+    let catch_up = furthest_beyond(&state);
+    let lanes = Lanes::new(opener, &state);
+    let start = Start { stream, state, lanes, catch_up };
+    let ingest = Ingest::new(settings, start, stop.clone(), live.clone());
+    let drain_timeout = settings.flush.drain_timeout;
+    tokio::select! {
+        ended = ingest.run() => ended,
+        () = deadline(stop, drain_timeout) => {
+            Err(Error::DrainTimeout { seconds: drain_timeout.as_secs() })
+        }
+    }
+}
+
+/// Ends when a drain has taken too long.
+async fn deadline(stop: &CancellationToken, timeout: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(timeout).await;
+}
+
+/// A server that shuts down must not be called again at once.
+fn least_delay(error: &Error) -> Duration {
+    match error {
+        Error::Source(cdc_wal::Error::Draining { .. }) => Duration::from_secs(10),
+        _ => Duration::ZERO,
+    }
+}
+
+/// The slot and the publication are the lake's; another name in the configuration is a mistake.
+fn check_source_names(settings: &DaemonSettings, manifest: &Manifest) -> Result<(), Error> {
+    let configured = &settings.replication;
+    let pairs = [
+        ("replication.slot", &configured.slot, &manifest.source.slot),
+        ("replication.publication", &configured.publication, &manifest.source.publication),
+    ];
+    for (key, found, expected) in pairs {
+        if found != expected {
+            return Err(Error::OtherName {
+                key,
+                found: found.clone(),
+                expected: expected.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn first_facts(manifest: &Manifest) -> LiveFacts {
+    LiveFacts {
+        state: LiveState::Starting,
+        generation: manifest.generation,
+        epoch: manifest.epoch,
+        confirmed_lsn: manifest.covered_lsn,
+        received_lsn: manifest.covered_lsn,
+        server_wal_end: manifest.covered_lsn,
+        covered_lsn: manifest.covered_lsn,
+        covered_at: manifest.covered_at,
+        buffer_events: 0,
+        buffer_bytes: 0,
+        last_error: None,
+    }
+}
+
+/// Tells this daemon from others: process and start.
+fn instance() -> String {
+    format!("{}-{}", std::process::id(), &Uuid::now_v7().to_string()[..8])
+}
+
+/// A number in 0–1 that differs between daemons; no secret depends on it.
+fn jitter() -> f64 {
+    f64::from(Uuid::new_v4().as_bytes()[0]) / 255.0
+}

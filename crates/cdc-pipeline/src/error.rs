@@ -1,0 +1,264 @@
+//! Why the write plane could not go on, and what kind of failure it is.
+
+use std::path::{Path, PathBuf};
+
+use cdc_core::{ErrorKind, Lsn, TableName};
+
+/// An error of the write plane.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The source failed.
+    #[error("source")]
+    Source(#[from] cdc_wal::Error),
+    /// The manifest, the refs or the store failed.
+    #[error("lake")]
+    Manifest(#[from] cdc_manifest::Error),
+    /// An Iceberg table or the catalog failed.
+    #[error("table {table}")]
+    Iceberg {
+        /// The table.
+        table: TableName,
+        /// Why.
+        source: cdc_iceberg::Error,
+    },
+    /// The catalog as a whole failed.
+    #[error("catalog")]
+    Catalog(#[source] cdc_iceberg::Error),
+    /// Changes could not be turned into files.
+    #[error("sink")]
+    Sink(#[from] cdc_sink::Error),
+    /// Objects could not be listed or removed.
+    #[error("cannot list or remove objects below {location}")]
+    Objects {
+        /// The directory.
+        location: String,
+        /// Why.
+        source: object_store::Error,
+    },
+    /// A file of the state directory failed.
+    #[error("state file {}; hint: check that the directory of `state.path` exists and is writable", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The configuration names another slot or publication than the lake was made with.
+    #[error("{key} is `{found}`, but the lake was initialised with `{expected}`; hint: set {key} to `{expected}`")]
+    OtherName {
+        /// Configuration key.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What the manifest says.
+        expected: String,
+    },
+    /// Another process holds the lease.
+    #[error("{} is held by another process ({holder}); hint: only one daemon may write to a lake", path.display())]
+    Leased {
+        /// The lock file.
+        path: PathBuf,
+        /// What the holder wrote about itself.
+        holder: String,
+    },
+    /// There is no manifest yet.
+    #[error("no manifest.json in {root}; hint: run `pgcdc init` first")]
+    NotInitialised {
+        /// Root of the lake.
+        root: String,
+    },
+    /// There is a manifest already.
+    #[error("{root} already holds a lake (epoch {epoch}); hint: run `pgcdc start`, or `pgcdc teardown --yes` to begin anew")]
+    AlreadyInitialised {
+        /// Root of the lake.
+        root: String,
+        /// Its newest epoch.
+        epoch: u64,
+    },
+    /// The slot exists and no unfinished init of this state directory made it.
+    #[error("replication slot `{slot}` already exists; hint: run `pgcdc teardown`, or choose another `replication.slot`")]
+    SlotTaken {
+        /// The slot.
+        slot: String,
+    },
+    /// No table is left to replicate.
+    #[error("no table to replicate in schemas {schemas}; hint: see `pgcdc discover` for the reasons, then `source.postgres.schemas` and `tables`")]
+    NoTables {
+        /// The schemas looked at.
+        schemas: String,
+    },
+    /// A table was explicitly asked for, or is in scope, and cannot be replicated.
+    #[error("table {table}: {reason}; hint: {hint}")]
+    TableRefused {
+        /// The table.
+        table: TableName,
+        /// Why.
+        reason: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A table's directory holds objects although the lake has no manifest.
+    #[error("{location} is not empty although there is no manifest.json; hint: choose an empty root, or remove the directory")]
+    NotEmpty {
+        /// The directory.
+        location: String,
+    },
+    /// A signal came while init was at work.
+    #[error("init was interrupted; hint: nothing was left behind, run it again")]
+    Interrupted,
+    /// The first manifest may or may not have been written.
+    #[error("whether manifest.json was written could not be found out; hint: run `pgcdc init` again, it tells")]
+    ManifestUnknown,
+    /// Two tables want the same name or directory.
+    #[error("tables {first} and {second} both map to `{name}`; hint: exclude one with `tables.exclude`, or set `catalog.table_naming: qualified`")]
+    NameCollision {
+        /// One table.
+        first: TableName,
+        /// The other.
+        second: TableName,
+        /// The name both want.
+        name: String,
+    },
+    /// A preflight check failed.
+    #[error("preflight check `{check}` failed: {detail}; hint: {remediation}")]
+    Preflight {
+        /// The check.
+        check: String,
+        /// What was found.
+        detail: String,
+        /// What to do.
+        remediation: String,
+    },
+    /// The source's position and the lake's do not fit together.
+    #[error("gap detected: {detail}; hint: changes may be missing from the lake; run `pgcdc teardown --yes` and `pgcdc init` to start from a new snapshot")]
+    Gap {
+        /// What does not fit.
+        detail: String,
+    },
+    /// A table's definition on the source is no longer the one in the manifest.
+    #[error("table {table} changed on the source: {detail}; hint: stop the daemon and run `pgcdc teardown` and `pgcdc init`, or undo the change")]
+    SchemaChanged {
+        /// The table.
+        table: TableName,
+        /// What differs.
+        detail: String,
+    },
+    /// `replication.truncate: halt` and a TRUNCATE arrived.
+    #[error("table {table} was truncated on the source at {lsn}; hint: `replication.truncate: halt` stops here; set it to apply or ignore to go on")]
+    Truncated {
+        /// The table.
+        table: TableName,
+        /// Where.
+        lsn: Lsn,
+    },
+    /// Somebody else committed to an Iceberg table in between.
+    #[error("table {table} was changed in the catalog by another program; hint: only pgcdc may commit to its tables; start again to go on from what is there")]
+    ForeignCommit {
+        /// The table.
+        table: TableName,
+    },
+    /// A commit may or may not have happened, and reading back gave no answer.
+    #[error("the outcome of a commit on table {table} could not be found out")]
+    OutcomeUnknown {
+        /// The table.
+        table: TableName,
+    },
+    /// An encoder ended without its part of an epoch.
+    #[error("table {table} was not encoded")]
+    NotEncoded {
+        /// The table.
+        table: TableName,
+    },
+    /// The stream ended although nobody asked for it.
+    #[error("the replication stream ended")]
+    StreamEnded,
+    /// A change came outside a transaction.
+    #[error("a change at {lsn} came outside a transaction")]
+    OutsideTransaction {
+        /// Its position.
+        lsn: Lsn,
+    },
+    /// The manifest was changed by somebody else in between.
+    #[error("manifest.json was changed by another writer; hint: make sure that only one daemon writes to this lake")]
+    ManifestConflict,
+    /// The manifest says something that cannot be acted on.
+    #[error("manifest.json: {detail}; hint: restore the file from a backup of the lake, or run init into a new root")]
+    BadManifest {
+        /// What is wrong.
+        detail: String,
+    },
+    /// The drain did not end in time.
+    #[error("drain did not end within {seconds} s; hint: nothing is lost, the changes are replayed at the next start; see `flush.drain_timeout_sec`")]
+    DrainTimeout {
+        /// The limit.
+        seconds: u64,
+    },
+    /// The daemon holds the lease, so the lake may not be taken down.
+    #[error("a daemon is running on this state directory; hint: stop it first")]
+    DaemonRunning,
+    /// Reconnecting was given up.
+    #[error("gave up after {attempts} attempts to reconnect; hint: check that the server is up and the slot exists")]
+    ReconnectsExhausted {
+        /// How many were made without progress.
+        attempts: u32,
+        /// The last failure.
+        source: cdc_wal::Error,
+    },
+    /// A worker thread ended without a result.
+    #[error("a worker of {task} ended without a result")]
+    Worker {
+        /// What it did.
+        task: &'static str,
+        /// Why.
+        source: tokio::task::JoinError,
+    },
+}
+
+impl Error {
+    pub(crate) fn state(path: &Path, source: std::io::Error) -> Error {
+        Error::State { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn iceberg(table: &TableName) -> impl FnOnce(cdc_iceberg::Error) -> Error {
+        let table = table.clone();
+        move |source| Error::Iceberg { table, source }
+    }
+
+    /// What the caller does next.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Source(error) | Error::ReconnectsExhausted { source: error, .. } => error.kind(),
+            Error::Manifest(error) => error.kind(),
+            Error::Iceberg { source, .. } | Error::Catalog(source) => source.kind(),
+            Error::Sink(error) => error.kind(),
+            Error::State { .. } | Error::Objects { .. } => ErrorKind::Unreachable,
+            Error::Leased { .. } | Error::ManifestConflict | Error::DaemonRunning => {
+                ErrorKind::Conflict
+            }
+            Error::NotInitialised { .. } => ErrorKind::NotFound,
+            Error::Gap { .. } => ErrorKind::Gap,
+            Error::BadManifest { .. } => ErrorKind::Corrupt,
+            Error::Interrupted
+            | Error::ManifestUnknown
+            | Error::DrainTimeout { .. }
+            | Error::OutcomeUnknown { .. } | Error::StreamEnded => {
+                ErrorKind::Transient
+            }
+            Error::ForeignCommit { .. } => ErrorKind::Conflict,
+            Error::Worker { .. } | Error::NotEncoded { .. } | Error::OutsideTransaction { .. } => {
+                ErrorKind::Internal
+            }
+            Error::AlreadyInitialised { .. }
+            | Error::SlotTaken { .. }
+            | Error::NoTables { .. }
+            | Error::NotEmpty { .. }
+            | Error::OtherName { .. }
+            | Error::TableRefused { .. }
+            | Error::NameCollision { .. }
+            | Error::Preflight { .. }
+            | Error::SchemaChanged { .. }
+            | Error::Truncated { .. } => ErrorKind::Invalid,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The flush job: waits for the encoders, uploads, commits. Runs beside the ingest loop.
+
+use std::time::{Duration, Instant};
+
+use cdc_core::{ErrorKind, Lsn, TableName};
+use cdc_sink::DeltaOutput;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use tokio::sync::oneshot;
+
+use crate::Error;
+use crate::commit::{BatchName, CommitState, FlushReceipt};
+
+/// Tries of one flush before the daemon stops; the batch stays where it is meanwhile.
+const FLUSH_TRIES_MAX: u32 = 8;
+/// Delay before the second try; doubles up to [`RETRY_DELAY_MAX`].
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Longest delay between two tries.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// One table's part, on its way from the encoder.
+pub(crate) struct Part {
+    pub(crate) table: TableName,
+    /// `None` if there was nothing to write after all.
+    pub(crate) output: oneshot::Receiver<Option<DeltaOutput>>,
+}
+
+/// A closed batch.
+pub(crate) struct FlushJob {
+    pub(crate) name: BatchName,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) rows: u64,
+}
+
+/// The committed state back from a flush, and how it ended.
+pub(crate) struct Flushed {
+    pub(crate) state: CommitState,
+    pub(crate) outcome: Result<Done, Error>,
+}
+
+/// A flush that is in the manifest.
+pub(crate) struct Done {
+    pub(crate) receipt: FlushReceipt,
+    /// Tables that changed.
+    pub(crate) tables: Vec<TableName>,
+}
+
+impl FlushJob {
+    pub(crate) async fn run(self, state: &mut CommitState) -> Result<Done, Error> {
+        let began = Instant::now();
+        let mut deltas = Vec::with_capacity(self.parts.len());
+        for Part { table, output } in self.parts {
+            deltas.extend(output.await.map_err(|_| Error::NotEncoded { table })?);
+        }
+        let mut tries = 0;
+        let receipt = loop {
+            match upload_and_commit(state, &self.name, &deltas).await {
+                Ok(receipt) => break receipt,
+                Err(error) => {
+                    tries += 1;
+                    let chain = cdc_core::chain(&error);
+                    tracing::error!(epoch = self.name.epoch.0, tries, error = chain, "flush failed");
+                    if error.kind() != ErrorKind::Transient || tries >= FLUSH_TRIES_MAX {
+                        return Err(error);
+                    }
+                    let delay = RETRY_DELAY.saturating_mul(1 << tries.min(16));
+                    tokio::time::sleep(delay.min(RETRY_DELAY_MAX)).await;
+                }
+            }
+        };
+        let bytes: u64 = deltas.iter().map(DeltaOutput::size).sum();
+        tracing::info!(
+            epoch = self.name.epoch.0,
+            commit_lsn = %self.name.lsn_to,
+            tables = deltas.len(),
+            rows = self.rows,
+            bytes,
+            duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "epoch flushed"
+        );
+        Ok(Done { receipt, tables: deltas.into_iter().map(|delta| delta.table).collect() })
+    }
+}
+
+async fn upload_and_commit(
+    state: &mut CommitState,
+    name: &BatchName,
+    deltas: &[DeltaOutput],
+) -> Result<FlushReceipt, Error> {
+    let store = &state.lake.store;
+    let uploads: Vec<_> = deltas.iter().map(|delta| delta.upload(store).boxed()).collect();
+    stream::iter(uploads)
+        .buffer_unordered(state.parallel_workers.max(1))
+        .try_collect::<()>()
+        .await?;
+    state.commit(name, deltas).await
+}
+
+/// Raises the covered position of an idle source.
+pub(crate) async fn cover(state: &mut CommitState, lsn: Lsn) -> Result<Done, Error> {
+    let receipt = state.cover(lsn).await?;
+    Ok(Done { receipt, tables: Vec::new() })
+}

@@ -1,0 +1,409 @@
+//! The ingest loop: one owner of everything that is not yet committed.
+//!
+//! ```text
+//! next_action ──> Block ──> rows into lanes ──> chunks encoded on worker threads
+//!      ▲           FlushDue / Drain ──> batch closed ──> flush job ──┐
+//!      └────────── Flushed(receipt) ──> confirm ◀────────────────────┘
+//! ```
+//! The next batch fills while a flush runs; only one flush runs at a time. An error ends the session
+//! with nothing confirmed beyond the last receipt; the next session starts at the manifest.
+
+use std::time::Instant;
+
+use cdc_core::{ChangePosition, Epoch, Lsn, RowChange};
+use cdc_wal::{AckToken, Acker, Block, Commit, Event, IdleMark, Progress, RelationCache, WalStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::Error;
+use crate::batch::Batch;
+use crate::commit::{BatchName, CommitState, FlushReceipt};
+use crate::flush::{FlushJob, Flushed};
+use crate::lanes::Lanes;
+use crate::live::LiveFacts;
+use crate::settings::{DaemonSettings, TruncateMode};
+
+/// Shortest time between two manifest writes that only raise the covered position.
+const COVER_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// One session: from an open stream to a drain or an error.
+pub(crate) struct Ingest<'s> {
+    settings: &'s DaemonSettings,
+    stream: WalStream,
+    acker: Acker,
+    progress: watch::Receiver<Progress>,
+    relations: RelationCache,
+    lanes: Lanes,
+    batch: Batch,
+    /// Leave to confirm the batch, from its last commit.
+    token: Option<AckToken>,
+    transaction: Option<Transaction>,
+    idle: Option<IdleMark>,
+    /// The committed state; with the flush job while one runs.
+    state: Option<CommitState>,
+    flush: Option<RunningFlush>,
+    last_flush_began: Option<Instant>,
+    last_cover: Option<Instant>,
+    /// The furthest position that some table reached beyond the manifest before a crash. The first
+    /// cut is not below it.
+    catch_up: Option<Lsn>,
+    epoch: Epoch,
+    stop: CancellationToken,
+    draining: bool,
+    live: watch::Sender<LiveFacts>,
+}
+
+struct RunningFlush {
+    job: JoinHandle<Flushed>,
+    token: Option<AckToken>,
+}
+
+/// The transaction being received.
+struct Transaction {
+    final_lsn: Lsn,
+    commit_micros: i64,
+    xid: u32,
+    seq: u64,
+}
+
+enum Action {
+    Block(Option<Block>),
+    Flushed(Box<Flushed>),
+    FlushDue,
+    Progress,
+    Drain,
+}
+
+/// What a session starts from.
+pub(crate) struct Start {
+    pub(crate) stream: WalStream,
+    pub(crate) state: CommitState,
+    pub(crate) lanes: Lanes,
+    pub(crate) catch_up: Option<Lsn>,
+}
+
+impl<'s> Ingest<'s> {
+    pub(crate) fn new(
+        settings: &'s DaemonSettings,
+        start: Start,
+        stop: CancellationToken,
+        live: watch::Sender<LiveFacts>,
+    ) -> Ingest<'s> {
+        let Start { stream, state, lanes, catch_up } = start;
+        let manifest = &state.manifest.value;
+        Ingest {
+            settings,
+            acker: stream.acker(),
+            progress: stream.progress(),
+            stream,
+            relations: RelationCache::new(),
+            lanes,
+            batch: Batch::after(manifest.covered_lsn),
+            token: None,
+            transaction: None,
+            idle: None,
+            epoch: manifest.epoch.next(),
+            state: Some(state),
+            flush: None,
+            last_flush_began: None,
+            last_cover: None,
+            catch_up,
+            stop,
+            draining: false,
+            live,
+        }
+    }
+
+    /// Runs until a drain is complete. After an error nothing of the session is at work any more,
+    /// so that the next one finds files, tables and indexes as they stay.
+    pub(crate) async fn run(mut self) -> Result<(), Error> {
+        let result = self.follow().await;
+        if result.is_err() {
+            if let Some(flush) = self.flush.take() {
+                // how it ended is in the manifest, where the next session looks
+                let _ = flush.job.await;
+            }
+            self.lanes.settle().await;
+            return result;
+        }
+        Ok(self.stream.close().await?)
+    }
+
+    async fn follow(&mut self) -> Result<(), Error> {
+        while !self.is_drained() {
+            let action = self.next_action().await?;
+            self.apply(action).await?;
+            self.flush_if_due().await?;
+            self.cover_if_idle();
+            self.report();
+        }
+        self.lanes.failure().await
+    }
+
+    fn is_drained(&self) -> bool {
+        self.draining
+            && self.flush.is_none()
+            && self.transaction.is_none()
+            && self.batch.is_empty()
+    }
+
+    /// Waits for the next thing to do. Cancel safe in each branch: a block, a job's end and a
+    /// signal stay where they are until they are taken.
+    async fn next_action(&mut self) -> Result<Action, Error> {
+        let takes_blocks = self.takes_blocks();
+        let due = self.flush_due_at();
+        tokio::select! {
+            biased;
+            flushed = joined(&mut self.flush) => Ok(Action::Flushed(Box::new(flushed?))),
+            () = self.stop.cancelled(), if !self.draining => Ok(Action::Drain),
+            () = until(due) => Ok(Action::FlushDue),
+            changed = self.progress.changed() => match changed {
+                Ok(()) => Ok(Action::Progress),
+                // the reader has ended; the stream tells why
+                Err(_) => Ok(Action::Block(self.stream.next_block().await?)),
+            },
+            block = self.stream.next_block(), if takes_blocks => Ok(Action::Block(block?)),
+        }
+    }
+
+    /// Intake stops while a flush runs and half of the byte budget has gathered behind it, and in a
+    /// drain once no transaction is open.
+    fn takes_blocks(&self) -> bool {
+        let is_full =
+            self.flush.is_some() && self.batch.bytes >= self.settings.buffer_bytes_max / 2;
+        !is_full && !(self.draining && self.transaction.is_none())
+    }
+
+    /// When the batch is to be flushed; `None` while it cannot be.
+    fn flush_due_at(&self) -> Option<Instant> {
+        if self.flush.is_some() || self.transaction.is_some() || self.must_catch_up() {
+            return None;
+        }
+        let urgent = self.draining || self.progress.borrow().drain_requested;
+        if urgent && !self.batch.is_empty() {
+            return Some(Instant::now());
+        }
+        self.batch.due(&self.settings.flush, self.last_flush_began)
+    }
+
+    fn must_catch_up(&self) -> bool {
+        self.catch_up.is_some_and(|furthest| self.batch.lsn_to < furthest)
+    }
+
+    async fn apply(&mut self, action: Action) -> Result<(), Error> {
+        match action {
+            Action::Block(Some(block)) => self.consume(block).await,
+            Action::Block(None) => Err(Error::StreamEnded),
+            Action::Flushed(flushed) => self.flushed(*flushed).await,
+            Action::Drain => {
+                tracing::info!(rows = self.batch.rows, "drain started");
+                self.draining = true;
+                Ok(())
+            }
+            Action::FlushDue | Action::Progress => Ok(()),
+        }
+    }
+
+    /// Takes all events of a block, flushing at the commit boundaries that are due.
+    async fn consume(&mut self, mut block: Block) -> Result<(), Error> {
+        self.batch.bytes += block.byte_len();
+        let mut relations = std::mem::take(&mut self.relations);
+        let mut events = block.events(&mut relations);
+        let mut now = Instant::now();
+        while let Some(event) = events.next()? {
+            match event {
+                Event::Begin { final_lsn, commit_micros, xid } => {
+                    self.idle = None;
+                    now = Instant::now();
+                    self.transaction = Some(Transaction { final_lsn, commit_micros, xid, seq: 0 });
+                }
+                Event::Relation(relation) => self.lanes.describe(relation).await?,
+                Event::Change { relation, lsn, change } => {
+                    self.change(relation, lsn, &change, now).await?;
+                }
+                Event::Commit(commit) => {
+                    self.committed(commit);
+                    self.flush_if_due().await?;
+                }
+                Event::Idle(mark) => self.idle = Some(mark),
+                _ => {}
+            }
+        }
+        drop(events);
+        self.relations = relations;
+        Ok(())
+    }
+
+    async fn change(
+        &mut self,
+        relation: u32,
+        lsn: Lsn,
+        change: &RowChange<'_>,
+        now: Instant,
+    ) -> Result<(), Error> {
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Error::OutsideTransaction { lsn });
+        };
+        let at = ChangePosition {
+            lsn,
+            commit_micros: transaction.commit_micros,
+            xid: transaction.xid,
+            seq: transaction.seq,
+        };
+        let Some(lane) = self.lanes.of(relation) else {
+            transaction.seq += 1;
+            return Ok(());
+        };
+        if matches!(change, RowChange::Truncate) {
+            match self.settings.replication.truncate {
+                TruncateMode::Apply => {}
+                TruncateMode::Ignore => {
+                    transaction.seq += 1;
+                    return Ok(());
+                }
+                TruncateMode::Halt => {
+                    return Err(Error::Truncated { table: lane.table().clone(), lsn });
+                }
+            }
+        }
+        if lane.covers(transaction.final_lsn) {
+            transaction.seq += lane.sequence_numbers(change);
+            return Ok(());
+        }
+        transaction.seq += lane.push(change, &at, self.epoch)?;
+        self.batch.add(now);
+        if lane.is_full() {
+            lane.seal(self.epoch).await?;
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, commit: Commit) {
+        self.transaction = None;
+        self.lanes.commit(commit.end_lsn);
+        self.batch.commit(commit.end_lsn, commit.commit_micros);
+        self.token = Some(commit.token());
+    }
+
+    async fn flush_if_due(&mut self) -> Result<(), Error> {
+        let caught_up = self.catch_up.is_some_and(|furthest| self.batch.lsn_to >= furthest);
+        let is_free = self.flush.is_none() && self.transaction.is_none();
+        let is_due = self.flush_due_at().is_some_and(|due| due <= Instant::now());
+        if !(is_free && (is_due || caught_up)) {
+            return Ok(());
+        }
+        let Some(mut state) = self.state.take() else { return Ok(()) };
+        self.catch_up = None;
+        let name = BatchName {
+            id: Uuid::now_v7(),
+            epoch: self.epoch,
+            lsn_from: self.batch.lsn_from,
+            lsn_to: self.batch.lsn_to,
+            commit_micros: self.batch.commit_micros,
+        };
+        let parts = self.lanes.close_epoch(self.epoch.next()).await?;
+        let job = FlushJob { name, parts, rows: self.batch.rows };
+        let job = tokio::spawn(async move {
+            let outcome = job.run(&mut state).await;
+            Flushed { state, outcome }
+        });
+        self.flush = Some(RunningFlush { job, token: self.token.take() });
+        self.batch = Batch::after(name.lsn_to);
+        self.epoch = self.epoch.next();
+        self.last_flush_began = Some(Instant::now());
+        Ok(())
+    }
+
+    async fn flushed(&mut self, flushed: Flushed) -> Result<(), Error> {
+        let Flushed { state, outcome } = flushed;
+        let done = match outcome {
+            Ok(done) => done,
+            Err(error) => {
+                // the lane whose encoding failed knows more than the job that missed its part
+                self.lanes.failure().await?;
+                return Err(error);
+            }
+        };
+        let token = self.flush.take().and_then(|flush| flush.token);
+        self.confirm(&done.receipt, token);
+        self.lanes.reopen(&state, &done.tables).await?;
+        self.state = Some(state);
+        Ok(())
+    }
+
+    /// With nothing of ours in flight the covered position follows the server's: at most every
+    /// [`COVER_INTERVAL`], at once when the server waits to shut down.
+    fn cover_if_idle(&mut self) {
+        let Some(mark) = self.idle else { return };
+        let is_busy = self.flush.is_some() || self.transaction.is_some() || !self.batch.is_empty();
+        if is_busy || self.catch_up.is_some() {
+            return;
+        }
+        let urgent = self.progress.borrow().drain_requested;
+        let is_early = self.last_cover.is_some_and(|last| last.elapsed() < COVER_INTERVAL);
+        if is_early && !urgent {
+            return;
+        }
+        let Some(mut state) = self.state.take() else { return };
+        self.idle = None;
+        self.last_cover = Some(Instant::now());
+        let job = tokio::spawn(async move {
+            let outcome = crate::flush::cover(&mut state, mark.wal_end).await;
+            Flushed { state, outcome }
+        });
+        self.flush = Some(RunningFlush { job, token: Some(mark.token()) });
+    }
+
+    /// The only place that confirms: what the receipt covers, never more.
+    fn confirm(&mut self, receipt: &FlushReceipt, token: Option<AckToken>) {
+        if let Some(token) = token.filter(|token| token.lsn() <= receipt.covered_lsn()) {
+            self.acker.durable(token);
+        }
+        self.batch.lsn_from = self.batch.lsn_from.max(receipt.covered_lsn());
+        self.batch.lsn_to = self.batch.lsn_to.max(receipt.covered_lsn());
+        self.live.send_modify(|live| {
+            live.epoch = receipt.epoch();
+            live.confirmed_lsn = live.confirmed_lsn.max(receipt.covered_lsn());
+        });
+    }
+
+    fn report(&mut self) {
+        let progress = *self.progress.borrow();
+        let is_covered = self.batch.is_empty() && self.flush.is_none() && self.catch_up.is_none();
+        let covered = self.idle.filter(|_| is_covered).map(|mark| mark.wal_end);
+        let now = self.state.as_ref().map(|state| state.lake.clock.now());
+        self.live.send_modify(|live| {
+            live.received_lsn = progress.received;
+            live.server_wal_end = progress.server_wal_end;
+            let covered = covered.unwrap_or(live.confirmed_lsn);
+            if let Some(now) = now.filter(|_| covered >= live.covered_lsn) {
+                (live.covered_lsn, live.covered_at) = (covered, now);
+            }
+            (live.buffer_events, live.buffer_bytes) = (self.batch.rows, self.batch.bytes);
+            if self.draining {
+                live.state = cdc_manifest::LiveState::Draining;
+            }
+        });
+    }
+}
+
+/// The end of the running flush; pending while there is none.
+async fn joined(flush: &mut Option<RunningFlush>) -> Result<Flushed, Error> {
+    match flush {
+        Some(running) => {
+            let joined = (&mut running.job).await;
+            joined.map_err(|source| Error::Worker { task: "flush", source })
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until an instant; for ever without one.
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
+    }
+}

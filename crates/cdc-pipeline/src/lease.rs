@@ -1,0 +1,75 @@
+//! The lease on a state directory: an operating-system lock, so that a killed daemon frees it without
+//! help. Across machines generation and compare-and-swap fence; this keeps two processes apart on one.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use fs4::fs_std::FileExt;
+
+use crate::Error;
+
+/// Held while a process writes to the lake; dropping it frees the lock.
+#[derive(Debug)]
+pub struct Lease {
+    _file: File,
+}
+
+impl Lease {
+    /// Takes the lease of a state directory, or fails naming who holds it.
+    pub fn take(state_dir: &Path) -> Result<Lease, Error> {
+        let path = lock_path(state_dir);
+        let mut file = open(&path)?;
+        let locked = file.try_lock_exclusive().map_err(|source| Error::state(&path, source))?;
+        if !locked {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).map_err(|source| Error::state(&path, source))?;
+            return Err(Error::Leased { path, holder: holder.trim().to_owned() });
+        }
+        let write = || -> std::io::Result<()> {
+            file.set_len(0)?;
+            file.seek(SeekFrom::Start(0))?;
+            writeln!(file, "pid {}", std::process::id())
+        };
+        let mut write = write;
+        write().map_err(|source| Error::state(&path, source))?;
+        Ok(Lease { _file: file })
+    }
+
+    /// Whether some process holds the lease now.
+    pub fn is_held(state_dir: &Path) -> bool {
+        let path = lock_path(state_dir);
+        path.exists() && matches!(open(&path).map(|file| file.try_lock_exclusive()), Ok(Ok(false)))
+    }
+}
+
+fn lock_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("daemon.lock")
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|source| Error::state(path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn second_lease_is_refused_naming_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let lease = Lease::take(dir.path()).unwrap();
+        assert!(Lease::is_held(dir.path()));
+        let error = Lease::take(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        drop(lease);
+        assert!(!Lease::is_held(dir.path()));
+        Lease::take(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,146 @@
+//! Opens the encode side of a table: its key index, from disk where it is right, else rebuilt from
+//! the key columns of the live files.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use cdc_core::{Epoch, TableName, UnrepresentablePolicy};
+use cdc_iceberg::{Branch, LiveFile, live_files, load_position_deletes};
+use cdc_manifest::layout;
+use cdc_sink::index::{IndexBuilder, IndexOptions, IndexStamp, KeyIndex, Opened};
+use cdc_sink::{
+    DeltaContext, DeltaOptions, DeltaWriter, FileCompression, RebuildFile, rebuild_index,
+};
+use object_store::{ObjectStoreExt, path::Path as ObjectPath};
+
+use crate::Error;
+use crate::commit::CommittedTable;
+use crate::lake::Lake;
+use crate::lanes::index_stamp;
+
+/// What opening a lane needs.
+pub(crate) struct LaneOpener {
+    pub(crate) lake: Lake,
+    pub(crate) lake_id: String,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) policy: UnrepresentablePolicy,
+    pub(crate) compression: FileCompression,
+}
+
+impl LaneOpener {
+    /// What becomes of values that a stored type cannot hold.
+    pub(crate) fn unrepresentable(&self) -> UnrepresentablePolicy {
+        self.policy
+    }
+
+    /// A writer for the table as committed, and the first free part number of the epoch to come.
+    pub(crate) async fn open(
+        &self,
+        table: &TableName,
+        committed: &CommittedTable,
+        epoch: Epoch,
+    ) -> Result<(DeltaWriter, u32), Error> {
+        let stamp = index_stamp(&self.lake_id, committed);
+        let directory = self.state_dir.join("index").join(table.key_segment());
+        let (dir, expected) = (directory.clone(), stamp.clone());
+        let opened = blocking("index opening", move || {
+            Ok(KeyIndex::open(&dir, &expected, IndexOptions::default())?)
+        })
+        .await?;
+        let index = match opened {
+            Opened::Ready(index) => index,
+            Opened::Stale(_) | Opened::Absent => {
+                self.rebuild(table, committed, directory, stamp).await?
+            }
+        };
+        let context = DeltaContext {
+            table: table.clone(),
+            lake: self.lake.store.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let options = DeltaOptions {
+            compression: self.compression,
+            spill_dir: Some(spool_dir(&self.state_dir)?),
+            ..DeltaOptions::default()
+        };
+        let first_part = self.first_free_part(table, epoch).await?;
+        Ok((DeltaWriter::new(index, context, options), first_part))
+    }
+
+    /// The index anew, from the identity columns of the live rows.
+    async fn rebuild(
+        &self,
+        table: &TableName,
+        committed: &CommittedTable,
+        directory: PathBuf,
+        stamp: IndexStamp,
+    ) -> Result<KeyIndex, Error> {
+        let wrong = || Error::iceberg(table);
+        let current = &committed.pair.current;
+        let files = match current.head_id(Branch::Main) {
+            None => Vec::new(),
+            Some(snapshot) => {
+                let lake_files = self.lake.tables.files();
+                let live =
+                    live_files(lake_files, &current.metadata, snapshot).await.map_err(wrong())?;
+                let mut deleted =
+                    load_position_deletes(lake_files, &live).await.map_err(wrong())?;
+                let rebuild = |file: LiveFile| RebuildFile {
+                    deleted: deleted.remove(&file.location).unwrap_or_default(),
+                    location: file.location,
+                };
+                live.data_files.into_iter().map(rebuild).collect()
+            }
+        };
+        let began = Instant::now();
+        let builder = blocking("index rebuild", move || {
+            match std::fs::remove_dir_all(&directory) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::state(&directory, error));
+                }
+                _ => {}
+            }
+            Ok(IndexBuilder::create(&directory, IndexOptions::default())?)
+        })
+        .await?;
+        let count = files.len();
+        let index =
+            rebuild_index(&self.lake.store, &committed.schema, files, builder, stamp).await?;
+        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(%table, files = count, records = index.records(), duration_ms, "index rebuilt");
+        Ok(index)
+    }
+
+    /// An object never changes under a name, so an epoch that a crash left half written goes on
+    /// under the next free part number.
+    async fn first_free_part(&self, table: &TableName, epoch: Epoch) -> Result<u32, Error> {
+        let store = self.lake.store.store();
+        let mut part = 0;
+        loop {
+            let path = ObjectPath::from(layout::delta_key(table, epoch, part));
+            match store.head(&path).await {
+                Ok(_) => part += 1,
+                Err(object_store::Error::NotFound { .. }) => return Ok(part),
+                Err(source) => {
+                    let location = self.lake.store.location().uri(path.as_ref());
+                    return Err(Error::Objects { location, source });
+                }
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    task: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.map_err(|source| Error::Worker { task, source })?
+}
+
+/// Where large epochs wait for their end, made if missing.
+fn spool_dir(state_dir: &Path) -> Result<PathBuf, Error> {
+    let directory = state_dir.join("spool");
+    crate::lake::create_state_dir(&directory)?;
+    Ok(directory)
+}

@@ -1,0 +1,69 @@
+//! `preflight`: whether init would work, without making anything.
+
+use cdc_core::SourceTable;
+use cdc_wal::{PreflightReport, Source, Want};
+
+use crate::Error;
+use crate::settings::{Failover, LakeSettings, ReplicationSettings};
+
+/// Sessions beside the COPY workers: control and the slot's.
+const SESSIONS_BESIDE_WORKERS: u32 = 2;
+
+/// What a deployment wants of its source.
+pub(crate) fn want(replication: &ReplicationSettings, tables: Vec<SourceTable>) -> Want {
+    Want {
+        tables,
+        publication: replication.publication.clone(),
+        slot: replication.slot.clone(),
+        failover: replication.failover == Failover::On,
+        iam_auth: false,
+        sessions: SESSIONS_BESIDE_WORKERS,
+        types: replication.types.policy,
+    }
+}
+
+/// The checks on the source for the tables that the rules include, and on the lake's root.
+///
+/// # Errors
+/// When the source or the lake cannot be reached at all.
+pub async fn preflight(
+    lake: &LakeSettings,
+    replication: &ReplicationSettings,
+    source: &Source,
+) -> Result<PreflightReport, Error> {
+    let control = source.connect().await?;
+    let discovered = control.discover(&replication.schemas).await?;
+    let decisions = cdc_governance::decide(&discovered, &replication.rules);
+    let included = discovered
+        .into_iter()
+        .zip(decisions)
+        .filter(|(_, decision)| decision.included())
+        .map(|(table, _)| table)
+        .collect();
+    let mut report = control.preflight(&want(replication, included)).await?;
+    report.checks.push(storage_check(lake).await);
+    control.close().await;
+    Ok(report)
+}
+
+async fn storage_check(lake: &LakeSettings) -> cdc_wal::Check {
+    let probe = async {
+        let store = cdc_manifest::LakeStore::open(&lake.storage)?;
+        store.probe_cas().await?;
+        Ok::<_, cdc_manifest::Error>(store.location().root().to_owned())
+    };
+    match probe.await {
+        Ok(root) => cdc_wal::Check {
+            name: "storage",
+            status: cdc_wal::CheckStatus::Pass,
+            detail: format!("{root} can be written, with compare-and-swap"),
+            remediation: String::new(),
+        },
+        Err(error) => cdc_wal::Check {
+            name: "storage",
+            status: cdc_wal::CheckStatus::Fail,
+            detail: cdc_core::chain(&error),
+            remediation: "choose a root that this user may write (`storage.path`)".into(),
+        },
+    }
+}

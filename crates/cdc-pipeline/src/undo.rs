@@ -1,0 +1,73 @@
+//! Removes what an unfinished init made: slot, publication, catalog entries, files. Everything named
+//! by its record is its own: the slot did not exist and the directories were empty before.
+
+use std::path::Path;
+
+use cdc_core::TableName;
+use cdc_manifest::layout;
+use cdc_wal::Control;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
+
+use crate::Error;
+use crate::init_record::InitRecord;
+use crate::lake::Lake;
+
+/// Undoes an init and removes its record. Repeating it is harmless.
+pub(crate) async fn unfinished(
+    lake: &Lake,
+    control: &Control,
+    record: &InitRecord,
+    state_dir: &Path,
+) -> Result<(), Error> {
+    control.drop_slot(&record.slot).await?;
+    if record.publication_made {
+        control.drop_publication(&record.publication).await?;
+    }
+    remove_catalog_entries(lake, &record.namespace).await?;
+    for table in &record.tables {
+        let table: TableName = table.parse().map_err(|_| Error::BadManifest {
+            detail: format!("the record of the unfinished init names `{table}`"),
+        })?;
+        remove_objects(lake, &table).await?;
+    }
+    InitRecord::remove(state_dir)
+}
+
+/// Without a manifest no table of the embedded catalog belongs to a lake.
+async fn remove_catalog_entries(lake: &Lake, namespace: &str) -> Result<(), Error> {
+    let catalog = lake.tables.catalog();
+    for ident in catalog.list(namespace).await.map_err(Error::Catalog)? {
+        catalog.drop_table(&ident).await.map_err(Error::Catalog)?;
+    }
+    Ok(())
+}
+
+/// Removes all objects below a table's directory.
+pub(crate) async fn remove_objects(lake: &Lake, table: &TableName) -> Result<(), Error> {
+    let store = lake.store.store();
+    let prefix = ObjectPath::from(layout::table_dir(table));
+    let wrong = |source| Error::Objects { location: lake.store.location().uri(prefix.as_ref()), source };
+    let found: Vec<ObjectPath> = store
+        .list(Some(&prefix))
+        .map_ok(|object| object.location)
+        .try_collect()
+        .await
+        .map_err(wrong)?;
+    for path in found {
+        store.delete(&path).await.map_err(wrong)?;
+    }
+    Ok(())
+}
+
+/// A table's directory must not hold anything: what is there would not be ours.
+pub(crate) async fn check_empty(lake: &Lake, table: &TableName) -> Result<(), Error> {
+    let prefix = ObjectPath::from(layout::table_dir(table));
+    let location = lake.store.location().uri(prefix.as_ref());
+    let mut objects = lake.store.store().list(Some(&prefix));
+    match objects.next().await {
+        None => Ok(()),
+        Some(Ok(_)) => Err(Error::NotEmpty { location }),
+        Some(Err(source)) => Err(Error::Objects { location, source }),
+    }
+}
