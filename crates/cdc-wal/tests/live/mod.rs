@@ -3,4 +3,5 @@
 mod changes;
 mod lifecycle;
 mod positions;
+mod second_client;
 mod security;
