@@ -205,7 +205,7 @@ fn row(number: usize) -> Vec<String> {
         (mixed % 50).to_string(),
         format!("{}.{:02}", cents / 100, cents % 100),
         ["new", "paid", "packed", "shipped", "returned"][(mixed % 5) as usize].to_owned(),
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             "\\N".to_owned()
         } else {
             format!("note {mixed:x} of order {number}")
@@ -219,7 +219,7 @@ fn row(number: usize) -> Vec<String> {
             mixed % 1_000_000
         ),
         format!("{{\"k\": {}, \"tags\": [\"a\", \"b{}\"]}}", mixed % 1000, mixed % 7),
-        if mixed % 2 == 0 { "t" } else { "f" }.to_owned(),
+        if mixed.is_multiple_of(2) { "t" } else { "f" }.to_owned(),
         format!("{:08x}-{:04x}-4000-8000-{:012x}", mixed as u32, number & 0xFFFF, mixed >> 16),
     ]
 }

@@ -198,6 +198,18 @@ impl ChangeBuffer {
         })
     }
 
+    /// Ends this buffer because the table's schema has changed: what has gathered, and the buffer for
+    /// what follows, in the same transaction if one is open.
+    ///
+    /// # Errors
+    /// As [`ChangeBuffer::take_chunk`].
+    pub fn evolve(mut self, schema: Arc<TableSchema>) -> Result<(Chunk, ChangeBuffer)> {
+        let chunk = self.take_chunk()?;
+        let mut next = ChangeBuffer::new(schema, self.policy);
+        next.is_transaction_open = self.is_transaction_open;
+        Ok((chunk, next))
+    }
+
     fn insert(&mut self, new: &[Cell<'_>], at: &ChangePosition, epoch: Epoch) -> Result<u64> {
         self.image(b'I', new, OldTuple::None, at, epoch)?;
         if self.scratch.is_empty() {

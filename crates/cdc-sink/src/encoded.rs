@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cdc_core::TableSchema;
 use cdc_manifest::LakeStore;
 use object_store::path::Path;
@@ -59,7 +60,7 @@ impl EncodedFile {
     }
 
     async fn upload_whole(&self, store: &dyn ObjectStore, path: &Path) -> Result<(), Failure> {
-        let bytes = self.range(0, self.body.size())?;
+        let bytes = self.range(0, self.body.size()).await?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match store.put_opts(path, PutPayload::from_bytes(bytes), options).await {
             Err(object_store::Error::AlreadyExists { .. }) => self.compare(store, path).await,
@@ -88,7 +89,7 @@ impl EncodedFile {
         let mut start = 0;
         while start < size {
             let end = size.min(start + UPLOAD_PART_BYTES as u64);
-            let part = PutPayload::from_bytes(self.range(start, end)?);
+            let part = PutPayload::from_bytes(self.range(start, end).await?);
             upload.put_part(part).await.map_err(Failure::Store)?;
             start = end;
         }
@@ -103,9 +104,17 @@ impl EncodedFile {
         Err(Failure::Ours(Error::NameTaken { key: self.key.clone() }))
     }
 
-    fn range(&self, start: u64, end: u64) -> Result<bytes::Bytes, Failure> {
+    /// Reads a part of the body, which may lie in a temporary file, on a blocking thread.
+    async fn range(&self, start: u64, end: u64) -> Result<Bytes, Failure> {
         let length = usize::try_from(end - start).unwrap_or(usize::MAX);
-        self.body.range(start, length).map_err(Failure::Ours)
+        let body = self.body.clone();
+        let read = tokio::task::spawn_blocking(move || body.range(start, length)).await;
+        let stopped = |error: tokio::task::JoinError| Error::Io {
+            operation: "read a temporary file for",
+            path: self.key.clone(),
+            source: error.into(),
+        };
+        read.map_err(stopped).flatten().map_err(Failure::Ours)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use cdc_core::text::{TextError, Unrepresentable};
 use cdc_core::{ErrorKind, TableName};
+use parquet::errors::ParquetError;
 
 /// Why a change, a row or a file could not be handled.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +95,7 @@ pub enum Error {
         /// Key of the file.
         key: String,
         /// Cause.
-        source: parquet::errors::ParquetError,
+        source: ParquetError,
     },
     /// The object store refused.
     #[error("cannot {operation} {key}")]
@@ -185,8 +186,11 @@ impl Error {
             Error::IdentityChanged { .. } => ErrorKind::Corrupt,
             Error::Store { source: object_store::Error::NotFound { .. }, .. } => ErrorKind::Corrupt,
             Error::Store { .. } | Error::Io { .. } => ErrorKind::Transient,
-            Error::Parquet { source: parquet::errors::ParquetError::External(_), .. } => {
-                ErrorKind::Transient
+            Error::Parquet { source: ParquetError::External(source), .. } => {
+                match source.downcast_ref::<object_store::Error>() {
+                    Some(object_store::Error::NotFound { .. }) => ErrorKind::Corrupt,
+                    _ => ErrorKind::Transient,
+                }
             }
             Error::Parquet { .. } => ErrorKind::Corrupt,
             Error::IndexDamaged { .. } | Error::Unlocated { .. } => ErrorKind::Corrupt,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::AsArray;
-use arrow::datatypes::Decimal128Type;
+use arrow::datatypes::{Decimal128Type, Int64Type};
 use cdc_core::*;
 use cdc_sink::index::{FileRef, IndexBuilder, IndexOptions};
 use cdc_sink::{
@@ -220,6 +220,33 @@ fn an_epoch_does_not_end_inside_a_transaction() {
     lane.end_chunk().unwrap();
     assert!(matches!(lane.writer.finish_epoch(), Err(Error::State { .. })));
     assert_eq!(lane.end(), ["x"]);
+}
+
+#[test]
+fn a_schema_change_inside_a_transaction_begins_a_file_and_its_commit_ends_both() {
+    let narrow = support::schema(support::by_key());
+    let mut lane = Lane::new(&narrow);
+    lane.begin();
+    let body = "b".repeat(5000);
+    lane.insert(1, &body);
+    let mut wide = TableSchema::clone(&narrow);
+    wide.version = 2;
+    let text = PgType::base(oid::TEXT, "text");
+    wide.columns.push(support::column(3, "more", text, StoredType::String));
+    let unused = ChangeBuffer::new(Arc::clone(&narrow), POLICY);
+    let buffer = std::mem::replace(&mut lane.buffer, unused);
+    let (chunk, buffer) = buffer.evolve(Arc::new(wide)).unwrap();
+    lane.writer.append(chunk).unwrap();
+    lane.buffer = buffer;
+    let new = [Cell::Text(b"1"), Cell::Unchanged, Cell::Null, Cell::Text(b"more")];
+    lane.push(&RowChange::Update { old: OldTuple::None, new: &new });
+    lane.end_chunk().unwrap();
+    assert_eq!(lane.end(), [body.clone(), body]);
+    for key in ["public.t/deltas/epoch=000001.parquet", "public.t/deltas/epoch=000001-01.parquet"] {
+        let batch = &lane.lake.rows(key)[0];
+        let commit_lsn = batch.column_by_name("__commit_lsn").unwrap();
+        assert_eq!(commit_lsn.as_primitive::<Int64Type>().values(), &[100]);
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl IdentityHasher {
     /// [`Error::IdentityType`] for an array whose type no stored type has.
     pub fn hash_rows(&self, columns: &[ArrayRef]) -> Result<Vec<u128>> {
         let rows = columns.first().map_or(0, |column| column.len());
-        let cells = columns.iter().map(|column| Cells::of(column)).collect::<Result<Vec<_>>>()?;
+        let cells = columns.iter().map(Cells::of).collect::<Result<Vec<_>>>()?;
         let hasher = SipHasher13::new_with_key(&self.key);
         let mut hashes = Vec::with_capacity(rows);
         let mut encoded = Vec::new();
