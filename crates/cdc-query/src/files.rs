@@ -62,10 +62,11 @@ pub(crate) struct SnapshotRef<'a> {
 }
 
 impl TableFiles {
-    /// The files of a snapshot. The schema is the snapshot's own.
+    /// The files of a snapshot, with the columns that the table had at the cut: those of the cut's
+    /// metadata file, which may be newer than the snapshot where only the schema changed.
     pub(crate) async fn load(lake: &LakeFiles, at: SnapshotRef<'_>) -> Result<TableFiles> {
         let metadata = lake.load_metadata(at.metadata_location).await?;
-        let columns = cdc_iceberg::read_columns(&metadata, at.snapshot_id)?;
+        let columns = cdc_iceberg::read_columns(&metadata, None)?;
         let live = match at.snapshot_id {
             Some(id) => cdc_iceberg::live_files(lake, &metadata, id).await?,
             None => LiveFiles::default(),
@@ -101,7 +102,7 @@ impl TableFiles {
         base_path: &str,
     ) -> Result<TableFiles> {
         let metadata = lake.load_metadata(at.metadata_location).await?;
-        let columns = cdc_iceberg::read_columns(&metadata, at.snapshot_id)?;
+        let columns = cdc_iceberg::read_columns(&metadata, None)?;
         let prefix = Path::from(base_path);
         let failed = |source| {
             let location = lake.location().uri(base_path);
@@ -131,6 +132,17 @@ impl TableFiles {
             });
         }
         Ok(TableFiles { columns, files, lake: lake.clone(), live: LiveFiles::default() })
+    }
+
+    /// Forgets all other columns; nothing can then read them.
+    pub(crate) fn keep_columns(&mut self, keep: impl Fn(&ReadColumn) -> bool) {
+        let kept: Vec<bool> = self.columns.iter().map(keep).collect();
+        let mut marks = kept.iter();
+        self.columns.retain(|_| marks.next().copied().unwrap_or_default());
+        for file in &mut self.files {
+            let mut marks = kept.iter();
+            file.bounds.retain(|_| marks.next().copied().unwrap_or_default());
+        }
     }
 
     /// Puts a column behind all others.

@@ -56,6 +56,13 @@ pub struct SqlTable {
     name: SqlTableName,
 }
 
+impl std::fmt::Display for SqlTable {
+    /// The name as the statement has it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
 impl Engine {
     /// Rows of the table that `access` was decided for.
     ///

@@ -29,7 +29,7 @@ pub struct GovernedTable {
     files: TableFiles,
     /// What the caller sees.
     shown: SchemaRef,
-    /// What can be read, `shown` first.
+    /// What can be read, `shown` first. Columns that the access hides are in neither.
     readable: SchemaRef,
     /// Position in `readable` of the column that is NULL in rows which are not deleted.
     live_marker: Option<usize>,
@@ -48,7 +48,7 @@ pub enum DeletedRows {
 impl GovernedTable {
     /// The table as `access` shows it.
     pub(crate) fn new(access: TableAccess, mut files: TableFiles, deleted: DeletedRows) -> Self {
-        // `__deleted_at` is the last column of `t`, so hiding it leaves a prefix of the columns
+        files.keep_columns(|column| access.shows(column.field_id));
         let marker = position(&files.columns, meta::DELETED_AT.field_id)
             .filter(|_| deleted == DeletedRows::Hidden);
         if let Some(marker) = marker {

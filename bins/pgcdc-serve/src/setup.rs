@@ -1,0 +1,68 @@
+//! From the configuration file to a read plane.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdc_core::SystemClock;
+use cdc_manifest::{LakeStore, PromotionMode, StorageSpec};
+use cdc_query::{Engine, Lake, QueryLimits};
+use cdc_runtime::{Config, LogFlags, LogLevel, LoggingConfig, SourceUse, StorageType};
+use cdc_serve::{Caller, LocalPolicy, ReadPlane};
+
+use crate::cli::Common;
+
+/// The checked configuration, with logs started: warnings and errors only unless asked.
+pub(crate) fn config(common: &Common) -> anyhow::Result<Config> {
+    let config = Config::load(common.config.as_deref(), SourceUse::Unused)?;
+    let level = match config.logging.level {
+        LogLevel::Info => LogLevel::Warn,
+        other => other,
+    };
+    let logging = LoggingConfig { level, format: config.logging.format };
+    let flags = LogFlags { level: common.log_level.clone(), format: common.log_format.clone() };
+    cdc_runtime::init_logging(&flags.over(&logging)?);
+    Ok(config)
+}
+
+/// The read plane that the configuration describes.
+pub(crate) fn read_plane(config: &Config) -> anyhow::Result<ReadPlane> {
+    if config.governance.is_some() {
+        return Err(cdc_serve::Error::GovernanceUnavailable.into());
+    }
+    let store = LakeStore::open_read_only(&storage(config))?;
+    let mode = match config.promotion.mode {
+        cdc_runtime::PromotionMode::Auto => PromotionMode::Auto,
+        cdc_runtime::PromotionMode::Manual => PromotionMode::Manual,
+    };
+    let limits = QueryLimits {
+        memory_bytes: config.query.memory_bytes,
+        timeout: Duration::from_secs(config.query.timeout_sec),
+        ..QueryLimits::default()
+    };
+    let engine = Engine::new(limits)?;
+    let lake = Lake::new(store, mode);
+    Ok(ReadPlane::new(lake, engine, LocalPolicy::default(), Arc::new(SystemClock)))
+}
+
+fn storage(config: &Config) -> StorageSpec {
+    match config.storage.kind {
+        StorageType::Filesystem => {
+            // the configuration was checked: the path is there
+            StorageSpec::Filesystem { path: config.storage.path.clone().unwrap_or_default() }
+        }
+        StorageType::Memory => StorageSpec::Memory,
+        StorageType::S3 => StorageSpec::S3,
+        StorageType::Gcs => StorageSpec::Gcs,
+        StorageType::Azure => StorageSpec::Azure,
+    }
+}
+
+/// The person at the prompt.
+pub(crate) fn caller(role: Option<&str>) -> Caller {
+    let user = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());
+    Caller {
+        principal: format!("user:{}", user.as_deref().unwrap_or("unknown")),
+        role: role.map(str::to_owned),
+        request_id: uuid::Uuid::now_v7().to_string(),
+    }
+}
