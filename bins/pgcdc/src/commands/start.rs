@@ -1,0 +1,29 @@
+//! `pgcdc start`: the daemon. Nothing on stdout; its words are log records.
+
+use anyhow::Result;
+use cdc_runtime::{CommandKind, Config, ExitCode, SourceUse, shutdown_on_signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{self, Context, block_on};
+use crate::{failure, settings};
+
+pub(crate) fn run(context: &Context) -> ExitCode {
+    let prepared = Config::load(context.config_flag(), SourceUse::Needed)
+        .map_err(anyhow::Error::from)
+        .and_then(|config| context.daemon_logs(&config).map(|()| config));
+    match prepared {
+        // no logs yet: say it plainly
+        Err(error) => failure::report(&error, CommandKind::Operator),
+        Ok(config) => match block_on(async { follow(&config, &shutdown_on_signal()?).await }) {
+            Ok(()) => ExitCode::Ok,
+            Err(error) => failure::report(&error, CommandKind::Daemon),
+        },
+    }
+}
+
+/// Follows the source until a signal, then drains.
+pub(crate) async fn follow(config: &Config, stop: &CancellationToken) -> Result<()> {
+    let settings = settings::daemon(config)?;
+    let source = context::source(config)?;
+    Ok(cdc_pipeline::run(&settings, &source, stop).await?)
+}

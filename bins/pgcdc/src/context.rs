@@ -1,0 +1,71 @@
+//! What every command starts with: the checked configuration, logs and the source.
+
+use std::path::Path;
+
+use anyhow::Result;
+use cdc_runtime::{Config, LogFlags, LogLevel, LoggingConfig, ProviderChoice, SourceUse};
+use cdc_wal::{Provider, Source, SourceOptions};
+
+use crate::cli::Common;
+
+/// The flags of every command.
+#[derive(Debug)]
+pub(crate) struct Context {
+    common: Common,
+}
+
+impl Context {
+    pub(crate) fn new(common: Common) -> Self {
+        Self { common }
+    }
+
+    pub(crate) fn config_flag(&self) -> Option<&Path> {
+        self.common.config.as_deref()
+    }
+
+    /// The configuration of a command at a prompt, which logs warnings only unless asked.
+    pub(crate) fn load(&self, source_use: SourceUse) -> Result<Config> {
+        let config = Config::load(self.config_flag(), source_use)?;
+        self.quiet_logs(&config)?;
+        Ok(config)
+    }
+
+    /// Logs of a command at a prompt.
+    pub(crate) fn quiet_logs(&self, config: &Config) -> Result<()> {
+        let level = match config.logging.level {
+            LogLevel::Info => LogLevel::Warn,
+            other => other,
+        };
+        self.init_logs(&LoggingConfig { level, format: config.logging.format })
+    }
+
+    /// Logs of the daemon.
+    pub(crate) fn daemon_logs(&self, config: &Config) -> Result<()> {
+        self.init_logs(&config.logging)
+    }
+
+    fn init_logs(&self, config: &LoggingConfig) -> Result<()> {
+        let level = self.common.log_level.clone();
+        let flags = LogFlags { level, format: self.common.log_format.clone() };
+        cdc_runtime::init_logging(&flags.over(config)?);
+        Ok(())
+    }
+}
+
+/// The source that a configuration names.
+pub(crate) fn source(config: &Config) -> Result<Source> {
+    let postgres = config.source.as_ref().map(|source| &source.postgres);
+    let provider = match postgres.map(|postgres| postgres.provider) {
+        Some(ProviderChoice::SelfManaged) => Some(Provider::SelfManaged),
+        Some(ProviderChoice::Rds) => Some(Provider::Rds),
+        Some(ProviderChoice::Aurora) => Some(Provider::Aurora),
+        Some(ProviderChoice::Auto) | None => None,
+    };
+    let options = SourceOptions { provider, ..SourceOptions::default() };
+    Ok(Source::new(&config.source_url()?, options)?)
+}
+
+/// Runs a future on a runtime with all threads.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+}

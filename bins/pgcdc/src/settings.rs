@@ -1,0 +1,216 @@
+//! The configuration as the plain settings of the write plane. What this version cannot do is
+//! refused here, by the name of its key, before anything is touched.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use cdc_core::{ArrayPolicy, NumericPolicy, StoredAs, TypePolicy, UnrepresentablePolicy};
+use cdc_governance::{RuleText, TableRules, TagPolicy};
+use cdc_iceberg::TableNaming;
+use cdc_manifest::StorageSpec;
+use cdc_pipeline::{
+    Compression, DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, RefSettings,
+    ReplicationSettings, TruncateMode, TypeSettings,
+};
+use cdc_runtime as conf;
+use cdc_runtime::Config;
+use globset::GlobBuilder;
+
+use crate::failure::Stop;
+
+/// Settings of `init`.
+pub(crate) fn init(config: &Config) -> Result<InitSettings> {
+    refuse_unsupported(config)?;
+    Ok(InitSettings {
+        lake: lake(config)?,
+        replication: replication(config)?,
+        parallel_workers: count(config.init.parallel_workers),
+        refs: refs(config),
+    })
+}
+
+/// Settings of `start`.
+pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
+    refuse_unsupported(config)?;
+    let flush = &config.flush;
+    let heartbeat = config.replication.heartbeat_interval_sec;
+    Ok(DaemonSettings {
+        lake: lake(config)?,
+        replication: replication(config)?,
+        flush: FlushSettings {
+            interval: Duration::from_secs_f64(flush.interval_sec),
+            min_interval: Duration::from_millis(flush.min_interval_ms),
+            max_rows: flush.max_rows,
+            max_bytes: bytes(flush.max_bytes),
+            parallel_workers: count(flush.parallel_workers),
+            drain_timeout: Duration::from_secs(flush.drain_timeout_sec),
+        },
+        refs: refs(config),
+        buffer_bytes_max: bytes(config.limits.buffer_bytes),
+        live_interval: Duration::from_secs_f64(config.freshness.live_interval_sec),
+        heartbeat_interval: (heartbeat > 0).then(|| Duration::from_secs(heartbeat)),
+    })
+}
+
+/// Where the lake is.
+pub(crate) fn lake(config: &Config) -> Result<LakeSettings> {
+    Ok(LakeSettings {
+        storage: storage(config)?,
+        state_dir: config.state_dir(),
+        database: config.catalog.database.clone(),
+        naming: naming(config),
+        compression: match config.iceberg.compression {
+            conf::Compression::Zstd => Compression::Zstd,
+            conf::Compression::Snappy => Compression::Snappy,
+            conf::Compression::None => Compression::None,
+        },
+    })
+}
+
+/// How Iceberg tables are named.
+pub(crate) fn naming(config: &Config) -> TableNaming {
+    match config.catalog.table_naming {
+        conf::TableNaming::Bare => TableNaming::Bare,
+        conf::TableNaming::Qualified => TableNaming::Qualified,
+    }
+}
+
+/// What is replicated.
+pub(crate) fn replication(config: &Config) -> Result<ReplicationSettings> {
+    let replication = &config.replication;
+    Ok(ReplicationSettings {
+        schemas: schemas(config),
+        publication: replication.publication.clone(),
+        slot: replication.slot.clone(),
+        failover: match replication.failover {
+            conf::FailoverChoice::Auto => Failover::Auto,
+            conf::FailoverChoice::On => Failover::On,
+            conf::FailoverChoice::Off => Failover::Off,
+        },
+        rules: rules(config)?,
+        types: types(config)?,
+        truncate: match replication.truncate {
+            conf::TruncateChoice::Apply => TruncateMode::Apply,
+            conf::TruncateChoice::Ignore => TruncateMode::Ignore,
+            conf::TruncateChoice::Halt => TruncateMode::Halt,
+        },
+    })
+}
+
+/// The schemas to look for tables in.
+pub(crate) fn schemas(config: &Config) -> Vec<String> {
+    let postgres = config.source.as_ref().map(|source| source.postgres.clone());
+    postgres.unwrap_or_default().schemas
+}
+
+/// Which tables are followed.
+pub(crate) fn rules(config: &Config) -> Result<TableRules> {
+    let texts = |globs: &[conf::Glob]| {
+        globs.iter().map(|glob| glob.as_str().to_owned()).collect::<Vec<String>>()
+    };
+    let tables = &config.tables;
+    let policy = tables.policy.iter().map(|(tag, policy)| {
+        let policy = match policy {
+            conf::TagPolicy::Include => TagPolicy::Include,
+            conf::TagPolicy::Exclude => TagPolicy::Exclude,
+        };
+        (tag.clone(), policy)
+    });
+    Ok(TableRules::new(&RuleText {
+        exclude: texts(&tables.exclude),
+        tags: tables.tags.iter().map(|(tag, globs)| (tag.clone(), texts(globs))).collect(),
+        policy: policy.collect(),
+    })?)
+}
+
+/// How values are stored.
+pub(crate) fn types(config: &Config) -> Result<TypeSettings> {
+    let types = &config.types;
+    let mut columns = Vec::with_capacity(types.columns.len());
+    for column in &types.columns {
+        let glob = GlobBuilder::new(column.pattern.as_str()).backslash_escape(true).build()?;
+        columns.push((glob.compile_matcher(), column.form.0));
+    }
+    let policy = TypePolicy {
+        numeric_unconstrained: match types.numeric_unconstrained.0 {
+            StoredAs::Double => NumericPolicy::Double,
+            StoredAs::Decimal(precision, scale) => NumericPolicy::Decimal(precision, scale),
+            StoredAs::String | StoredAs::List => NumericPolicy::String,
+        },
+        array: match types.array {
+            conf::ArrayChoice::List => ArrayPolicy::List,
+            conf::ArrayChoice::String => ArrayPolicy::String,
+        },
+        unrepresentable: match types.unrepresentable {
+            conf::UnrepresentableChoice::Error => UnrepresentablePolicy::Error,
+            conf::UnrepresentableChoice::Null => UnrepresentablePolicy::Null,
+            conf::UnrepresentableChoice::Clamp => UnrepresentablePolicy::Clamp,
+        },
+    };
+    Ok(TypeSettings { policy, columns })
+}
+
+fn storage(config: &Config) -> Result<StorageSpec> {
+    let storage = &config.storage;
+    match (storage.kind, &storage.path) {
+        (conf::StorageType::Filesystem, Some(path)) => {
+            Ok(StorageSpec::Filesystem { path: path.clone() })
+        }
+        (conf::StorageType::Memory, _) => Ok(StorageSpec::Memory),
+        (kind, _) => bail!(unsupported("storage.type", kind.as_str(), "filesystem")),
+    }
+}
+
+/// Refuses what the configuration may say and this version cannot do.
+fn refuse_unsupported(config: &Config) -> Result<()> {
+    let catalog = &config.catalog;
+    if catalog.kind == conf::CatalogType::Glue {
+        bail!(unsupported("catalog.type", "glue", "iceberg"));
+    }
+    if let Some(backend) = catalog.backend.filter(|b| *b != conf::CatalogBackend::Sqlite) {
+        bail!(unsupported("catalog.backend", backend.as_str(), "sqlite"));
+    }
+    if config.governance.is_some() {
+        bail!(Stop::usage(
+            "governance: not available yet; hint: remove the section, and catalog.acl_table, to run ungoverned"
+        ));
+    }
+    match config.iceberg.deletes {
+        conf::DeleteMode::Position => {}
+        conf::DeleteMode::Vector => bail!(unsupported("iceberg.deletes", "vector", "position")),
+        conf::DeleteMode::CopyOnWrite => {
+            bail!(unsupported("iceberg.deletes", "copy_on_write", "position"))
+        }
+    }
+    if config.promotion.mode == conf::PromotionMode::Manual {
+        bail!(unsupported("promotion.mode", "manual", "auto"));
+    }
+    if config.profiles.source == conf::ProfileSource::PgAcl {
+        bail!(unsupported("profiles.source", "pg_acl", "\"\""));
+    }
+    let switches = [
+        ("storage.soft_delete", config.storage.soft_delete),
+        ("tables.auto_add", config.tables.auto_add),
+        ("source.postgres.iam_auth", config.source.as_ref().is_some_and(|s| s.postgres.iam_auth)),
+    ];
+    match switches.into_iter().find(|(_, on)| *on) {
+        Some((key, _)) => bail!(unsupported(key, "true", "false")),
+        None => Ok(()),
+    }
+}
+
+fn unsupported(key: &str, value: &str, instead: &str) -> Stop {
+    Stop::usage(format!("{key}: `{value}` is not available yet; hint: use {instead}"))
+}
+
+fn refs(config: &Config) -> RefSettings {
+    RefSettings { inline_raw: count(config.refstore.inline_raw) }
+}
+
+fn count(value: u32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn bytes(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
