@@ -40,8 +40,9 @@ def main():
 
 
 def check_table(table, request, catalog, ducks, problems):
-    current = catalog.load_table(table["current"])
-    changes = catalog.load_table(table["changes"])
+    # a table's name may hold dots, so the namespace is split off here and not by the reader
+    current = catalog.load_table(tuple(table["current"].split(".", 1)))
+    changes = catalog.load_table(tuple(table["changes"].split(".", 1)))
     for read, key in ((current, "metadata_location"), (changes, "changes_metadata_location")):
         if read.metadata_location != table[key]:
             problems.append(f"catalog and manifest.json name different metadata in {key}")

@@ -52,10 +52,8 @@ pub(crate) fn build_binaries(profile: Profile) -> Result<PathBuf> {
         return std::path::absolute(dir).context("PGCDC_BIN_DIR is not a usable path");
     }
     let mut build = shell::command(cargo());
-    build.current_dir(root()).args(["build", "--quiet", "--bins"]);
-    for name in ["pgcdc", "pgcdc-serve", "pgcdc-acl"] {
-        build.args(["--package", name]);
-    }
+    // the whole workspace, so that features unify as in its tests and nothing is built twice
+    build.current_dir(root()).args(["build", "--quiet", "--bins", "--workspace"]);
     if profile == Profile::Release {
         build.arg("--release");
     }
@@ -66,12 +64,12 @@ pub(crate) fn build_binaries(profile: Profile) -> Result<PathBuf> {
 }
 
 /// Builds an example; it lies in `examples/` below the binaries.
-pub(crate) fn build_example(package: &str, name: &str, profile: Profile) -> Result<()> {
+pub(crate) fn build_example(name: &str, profile: Profile) -> Result<()> {
     if std::env::var_os("PGCDC_BIN_DIR").is_some() {
         return Ok(());
     }
     let mut build = shell::command(cargo());
-    build.current_dir(root()).args(["build", "--quiet", "--package", package, "--example", name]);
+    build.current_dir(root()).args(["build", "--quiet", "--workspace", "--example", name]);
     if profile == Profile::Release {
         build.arg("--release");
     }

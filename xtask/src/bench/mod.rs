@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&Majors::one(options.pg))?;
     let bins = repo::build_binaries(Profile::Release)?;
     if matches!(args.what, What::Stream(_)) {
-        repo::build_example("cdc-pipeline", "receive", Profile::Release)?;
+        repo::build_example("receive", Profile::Release)?;
     }
     let report = match &args.what {
         What::Snapshot(options) => snapshot::run(options, &bins)?,

@@ -31,7 +31,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(180);
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(180);
 
 /// The table that [`Lab::settle`] changes to have a commit to wait for.
-pub(crate) const SENTINEL: &str = "lab_sentinel";
+pub(crate) const SENTINEL: &str = "heartbeat";
 
 /// A finished run of one of our binaries.
 #[derive(Debug)]
