@@ -59,4 +59,12 @@ impl TableDecision {
     pub fn included(&self) -> bool {
         self.excluded.is_none()
     }
+
+    /// Whether the configuration leaves the table out, rather than what the table is.
+    pub fn is_ruled_out(&self) -> bool {
+        let is_rule = |reason: &str| {
+            reason == Exclusion::Explicit.to_string() || reason.starts_with("policy:")
+        };
+        self.excluded.as_deref().is_some_and(is_rule)
+    }
 }

@@ -1,9 +1,10 @@
 //! Writes a small lake with its SQLite catalog under a directory and prints, as JSON, where it is
 //! and what any Iceberg reader must find in it.
 
+#![expect(clippy::unwrap_used, reason = "a failed test should panic, in helpers too")]
+
 #[path = "../tests/sample/mod.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
-#[expect(unreachable_pub, reason = "the same file is a module of the tests")]
 mod sample;
 
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! Manifests and manifest lists as bytes. The iceberg crate's writers write to its own storage
 //! trait; here they write to memory, and the bytes go to the lake through [`crate::LakeFiles`].
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use iceberg::io::{MemoryStorage, Storage};
 use iceberg::spec::{
@@ -150,23 +152,38 @@ pub(crate) async fn read_list(
     Ok(list.consume_entries().into_iter().collect())
 }
 
-/// Reads a manifest and fills in what its entries inherit (Iceberg spec, sequence number
-/// inheritance).
+/// Reads a manifest, or takes it from the cache. Entries have what they inherit filled in (Iceberg
+/// spec, sequence number inheritance).
 pub(crate) async fn read_manifest(
     files: &LakeFiles,
     manifest: &ManifestFile,
-) -> Result<Vec<Entry>> {
+) -> Result<Arc<[Entry]>> {
     let location = manifest.manifest_path.as_str();
+    if let Some(entries) = files.manifests().get(location) {
+        return Ok(entries);
+    }
     let bytes = files.read(location).await?;
-    let parsed = Manifest::parse_avro(&bytes).map_err(Error::format(location, "manifest"))?;
-    let (entries, _) = parsed.into_parts();
-    let inherited = |number: Option<i64>| number.unwrap_or(manifest.sequence_number);
-    let entries = entries.into_iter().map(|entry| Entry {
-        status: entry.status,
-        snapshot_id: entry.snapshot_id.unwrap_or(manifest.added_snapshot_id),
-        sequence_number: inherited(entry.sequence_number),
-        file_sequence_number: inherited(entry.file_sequence_number),
-        file: entry.data_file.clone(),
+    let (owner, sequence_number) = (manifest.added_snapshot_id, manifest.sequence_number);
+    let parse = move || parse_manifest(&bytes, owner, sequence_number);
+    let parsed = tokio::task::spawn_blocking(parse).await;
+    let entries = parsed
+        .map_err(|_| Error::Cancelled { what: "manifest decoding" })?
+        .map_err(Error::format(location, "manifest"))?;
+    files.manifests().put(location, Arc::clone(&entries));
+    Ok(entries)
+}
+
+fn parse_manifest(bytes: &[u8], owner: i64, sequence_number: i64) -> iceberg::Result<Arc<[Entry]>> {
+    let (entries, _) = Manifest::parse_avro(bytes)?.into_parts();
+    let entries = entries.into_iter().map(|entry| {
+        let entry = Arc::unwrap_or_clone(entry);
+        Entry {
+            status: entry.status,
+            snapshot_id: entry.snapshot_id.unwrap_or(owner),
+            sequence_number: entry.sequence_number.unwrap_or(sequence_number),
+            file_sequence_number: entry.file_sequence_number.unwrap_or(sequence_number),
+            file: entry.data_file,
+        }
     });
     Ok(entries.collect())
 }

@@ -8,6 +8,7 @@ use iceberg::spec::TableMetadata;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
+use crate::manifest_cache::ManifestCache;
 use crate::{Error, Result};
 
 /// An object store rooted at the lake's root, and the URI of that root.
@@ -18,12 +19,13 @@ use crate::{Error, Result};
 pub struct LakeFiles {
     objects: Arc<dyn ObjectStore>,
     location: LakeLocation,
+    manifests: Arc<ManifestCache>,
 }
 
 impl LakeFiles {
     /// `objects` has its root where `location` points to.
     pub fn new(objects: Arc<dyn ObjectStore>, location: LakeLocation) -> Self {
-        Self { objects, location }
+        Self { objects, location, manifests: Arc::default() }
     }
 
     /// The object store.
@@ -34,6 +36,11 @@ impl LakeFiles {
     /// The lake's root.
     pub fn location(&self) -> &LakeLocation {
         &self.location
+    }
+
+    /// The manifests read lately; clones share them.
+    pub(crate) fn manifests(&self) -> &ManifestCache {
+        &self.manifests
     }
 
     /// The object path of a URI below the root.

@@ -80,6 +80,7 @@ mod first_metadata;
 mod ident;
 mod lake_files;
 mod live;
+mod manifest_cache;
 mod memory;
 mod read_view;
 mod schema;

@@ -99,7 +99,7 @@ pub async fn live_files(
     let mut entries = stream::iter(reads).buffer_unordered(MANIFEST_READS_MAX);
     let mut live = LiveFiles::default();
     while let Some(entries) = entries.try_next().await? {
-        for entry in entries.into_iter().filter(Entry::is_live) {
+        for entry in entries.iter().filter(|entry| entry.is_live()) {
             live.push(entry)?;
         }
     }
@@ -111,8 +111,9 @@ pub async fn live_files(
 }
 
 impl LiveFiles {
-    fn push(&mut self, entry: Entry) -> Result<()> {
+    fn push(&mut self, entry: &Entry) -> Result<()> {
         let Entry { sequence_number, file, .. } = entry;
+        let sequence_number = *sequence_number;
         let location = file.file_path().to_owned();
         let (record_count, size) = (file.record_count(), file.file_size_in_bytes());
         match (file.content_type(), file.file_format()) {
@@ -121,7 +122,7 @@ impl LiveFiles {
                 record_count,
                 size,
                 sequence_number,
-                file,
+                file: file.clone(),
             }),
             (DataContentType::PositionDeletes, DataFileFormat::Parquet) => {
                 self.delete_files.push(DeleteFile {
@@ -130,7 +131,7 @@ impl LiveFiles {
                     size,
                     sequence_number,
                     referenced: file.referenced_data_file(),
-                    bounds: path_bounds(&file),
+                    bounds: path_bounds(file),
                 });
             }
             _ => return Err(Error::UnsupportedDeletes { location }),

@@ -154,7 +154,8 @@ impl Draft {
                 continue;
             }
             let entries = read_manifest(files, &manifest).await?;
-            let mut entries: Vec<Entry> = entries.into_iter().filter(Entry::is_live).collect();
+            let mut entries: Vec<Entry> =
+                entries.iter().filter(|entry| entry.is_live()).cloned().collect();
             if !self.mark_removed(&mut entries, remove) {
                 self.manifests.push(manifest);
                 continue;
@@ -167,7 +168,7 @@ impl Draft {
     }
 
     /// Merges small manifests of one content into one, once there are many. Their entries keep
-    /// their numbers; this snapshot's own manifests and those with deleted entries stay apart.
+    /// their numbers; this snapshot's own manifests stay apart, for what they tell of it.
     async fn merge(&mut self, files: &LakeFiles, encoder: &ManifestEncoder<'_>) -> Result<()> {
         for content in [ManifestContentType::Data, ManifestContentType::Deletes] {
             let is_small = |manifest: &ManifestFile| {
@@ -188,8 +189,9 @@ impl Draft {
                 small.iter().map(|manifest| read_manifest(files, manifest)).collect();
             // in order, so that the merged manifest does not depend on which read came first
             let reads = stream::iter(reads).buffered(MANIFEST_READS_MAX);
-            let entries: Vec<Vec<Entry>> = reads.try_collect().await?;
-            let live: Vec<Entry> = entries.into_iter().flatten().filter(Entry::is_live).collect();
+            let entries: Vec<Arc<[Entry]>> = reads.try_collect().await?;
+            let all = entries.iter().flat_map(|entries| entries.iter());
+            let live: Vec<Entry> = all.filter(|entry| entry.is_live()).cloned().collect();
             let written = encoder.carried(self.manifest_location(), content, &live).await?;
             self.push(written);
         }

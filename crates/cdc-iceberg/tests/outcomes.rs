@@ -10,7 +10,7 @@ use cdc_iceberg::{
     SwapOutcome, TableChange, TableIdent,
 };
 
-use crate::sample::{Op, Sample, committed, in_memory, in_memory_with, stamp, upsert};
+use crate::sample::{Op, committed, in_memory, in_memory_with, stamp, upsert};
 
 /// What a [`Lossy`] catalog does to the next swaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +72,7 @@ impl Catalog for Lossy {
     }
 }
 
-fn append(sample: &Sample, epoch: u64) -> TableChange {
-    let _ = sample;
+fn append(epoch: u64) -> TableChange {
     TableChange::append(stamp(CommitKind::Flush, epoch), Branch::Main, Vec::new())
 }
 
@@ -108,7 +107,7 @@ async fn unknown_commits_are_resolved_later_without_a_second_snapshot() {
     let sample = in_memory_with(catalog.clone()).await;
     catalog.left.store(u32::MAX, Ordering::SeqCst);
     let table = &sample.pair.changes;
-    let outcome = sample.committer.commit(table, &append(&sample, 1)).await.unwrap();
+    let outcome = sample.committer.commit(table, &append(1)).await.unwrap();
     let CommitOutcome::Unknown(unresolved) = outcome else { panic!("{outcome:?}") };
 
     catalog.left.store(0, Ordering::SeqCst);
@@ -123,9 +122,9 @@ async fn an_unknown_commit_is_found_below_what_others_put_on_top() {
     let catalog = Lossy::new(Loss::Reply);
     let sample = in_memory_with(catalog.clone()).await;
     let table = &sample.pair.changes;
-    let change = append(&sample, 1);
+    let change = append(1);
     let mine = committed(sample.committer.commit(table, &change).await.unwrap());
-    let top = committed(sample.committer.commit(&mine, &append(&sample, 2)).await.unwrap());
+    let top = committed(sample.committer.commit(&mine, &append(2)).await.unwrap());
 
     // the same batch again, from a process that never saw the reply
     let outcome = sample.committer.commit(table, &change).await.unwrap();
@@ -136,11 +135,11 @@ async fn an_unknown_commit_is_found_below_what_others_put_on_top() {
 async fn a_conflict_tells_what_the_table_is_now() {
     let sample = in_memory().await;
     let table = &sample.pair.changes;
-    let other = committed(sample.committer.commit(table, &append(&sample, 1)).await.unwrap());
-    let outcome = sample.committer.commit(table, &append(&sample, 2)).await.unwrap();
+    let other = committed(sample.committer.commit(table, &append(1)).await.unwrap());
+    let outcome = sample.committer.commit(table, &append(2)).await.unwrap();
     let CommitOutcome::NotCommitted(conflict) = outcome else { panic!("{outcome:?}") };
     assert_eq!(conflict.current.metadata_location, other.metadata_location);
-    let rebased = sample.committer.commit(&conflict.current, &append(&sample, 2)).await.unwrap();
+    let rebased = sample.committer.commit(&conflict.current, &append(2)).await.unwrap();
     assert_eq!(committed(rebased).metadata.snapshots().len(), 3);
 }
 
@@ -163,12 +162,12 @@ async fn an_older_generation_cannot_commit() {
     let raised = sample.committer.raise_generation(&sample.pair.changes, 2).await.unwrap();
     let table = committed(raised);
     assert_eq!(table.metadata.snapshots().len(), 1, "no snapshot for a property");
-    let fenced = sample.committer.commit(&table, &append(&sample, 1)).await.unwrap_err();
+    let fenced = sample.committer.commit(&table, &append(1)).await.unwrap_err();
     assert!(matches!(fenced, Error::Fenced { found: 2, ours: 1, .. }));
     assert_eq!(fenced.kind(), ErrorKind::Conflict);
 
     // a resumed zombie still holds the old metadata: its swap fails
-    let outcome = sample.committer.commit(&sample.pair.changes, &append(&sample, 1)).await.unwrap();
+    let outcome = sample.committer.commit(&sample.pair.changes, &append(1)).await.unwrap();
     assert!(matches!(outcome, CommitOutcome::NotCommitted(_)));
 }
 

@@ -10,12 +10,16 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use crate::sample::{Op, Sample, in_memory, upsert};
 
 /// Key to name of the rows at main's head.
-pub async fn rows(sample: &Sample, table: &Table) -> BTreeMap<i64, String> {
+pub(crate) async fn rows(sample: &Sample, table: &Table) -> BTreeMap<i64, String> {
     rows_at(sample, table, table.head_id(Branch::Main).unwrap()).await
 }
 
 /// Key to name of the rows of a snapshot. Two rows with one key are a failure.
-pub async fn rows_at(sample: &Sample, table: &Table, snapshot_id: i64) -> BTreeMap<i64, String> {
+pub(crate) async fn rows_at(
+    sample: &Sample,
+    table: &Table,
+    snapshot_id: i64,
+) -> BTreeMap<i64, String> {
     let files = sample.committer.files();
     let metadata = files.load_metadata(&table.metadata_location).await.unwrap();
     let live = live_files(files, &metadata, snapshot_id).await.unwrap();
@@ -42,7 +46,7 @@ pub async fn rows_at(sample: &Sample, table: &Table, snapshot_id: i64) -> BTreeM
     rows
 }
 
-pub async fn data_locations(sample: &Sample, table: &Table) -> BTreeSet<String> {
+pub(crate) async fn data_locations(sample: &Sample, table: &Table) -> BTreeSet<String> {
     let live = live(sample, table).await;
     live.data_files.into_iter().map(|file| file.location).collect()
 }

@@ -53,7 +53,8 @@ async fn reload_reads_only_changes() {
 async fn manifests_that_break_a_rule_are_not_written() {
     let store = created(memory()).await;
     let base = store.require().await.unwrap();
-    let breaks: [(&str, fn(&mut Manifest)); 9] = [
+    type Break = fn(&mut Manifest);
+    let breaks: [(&str, Break); 9] = [
         ("covered_lsn", |m| m.covered_lsn = Lsn(m.commit_lsn.0 - 1)),
         ("epoch went", |m| m.epoch = Epoch(7)),
         ("epoch went", |m| {

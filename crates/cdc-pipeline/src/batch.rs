@@ -48,7 +48,11 @@ impl Batch {
 
     /// When the batch is to be flushed; `None` while it is empty. The caller waits for a commit
     /// boundary and for the flush before.
-    pub(crate) fn due(&self, settings: &FlushSettings, last_began: Option<Instant>) -> Option<Instant> {
+    pub(crate) fn due(
+        &self,
+        settings: &FlushSettings,
+        last_began: Option<Instant>,
+    ) -> Option<Instant> {
         let opened_at = self.opened_at?;
         let full = self.rows >= settings.max_rows || self.bytes >= settings.max_bytes;
         let due = if full { opened_at } else { opened_at + settings.interval };

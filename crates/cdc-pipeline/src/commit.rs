@@ -223,8 +223,10 @@ impl CommitState {
             let location = self.lake.store.location().uri(&file.key);
             data_file_from_parquet(&location, file.body.size(), &file.metadata, schema)
         };
-        let current = files.iter().map(|file| describe(file, &current)).collect::<Result<_, _>>()?;
-        let changes = files.iter().map(|file| describe(file, &changes)).collect::<Result<_, _>>()?;
+        let current =
+            files.iter().map(|file| describe(file, &current)).collect::<Result<_, _>>()?;
+        let changes =
+            files.iter().map(|file| describe(file, &changes)).collect::<Result<_, _>>()?;
         Ok((current, changes))
     }
 

@@ -145,9 +145,8 @@ async fn copy_job(
         drop(batches_in);
         Ok::<(), Error>(())
     };
-    let encode = async {
-        encoder.await.map_err(|source| Error::Worker { task: "copy encoding", source })?
-    };
+    let encode =
+        async { encoder.await.map_err(|source| Error::Worker { task: "copy encoding", source })? };
     let ((), uploaded, ()) = tokio::try_join!(receive, upload(settings.store, files), encode)?;
     Ok(uploaded)
 }

@@ -40,17 +40,14 @@ pub async fn run(
 ) -> Result<(), Error> {
     let lake = Lake::open(&settings.lake)?;
     let _lease = Lease::take(&settings.lake.state_dir)?;
-    let manifest = lake.manifests.load().await?.ok_or_else(|| Error::NotInitialised {
-        root: lake.store.location().root().to_owned(),
-    })?;
+    let manifest =
+        lake.manifests.load().await?.ok_or_else(|| Error::NotInitialised {
+            root: lake.store.location().root().to_owned(),
+        })?;
     check_source_names(settings, &manifest.value)?;
-    let mut state = committed_state(
-        lake.clone(),
-        manifest,
-        settings.refs,
-        settings.flush.parallel_workers,
-    )
-    .await?;
+    let mut state =
+        committed_state(lake.clone(), manifest, settings.refs, settings.flush.parallel_workers)
+            .await?;
     state.raise_generation().await?;
     let facts = first_facts(&state.manifest.value);
     let (live, live_facts) = watch::channel(facts);
@@ -120,7 +117,12 @@ async fn sessions(
         let delay = reconnect_delay(attempts, jitter()).max(least_delay(&error));
         attempts += 1;
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(attempt = attempts, delay_ms, error = cdc_core::chain(&error), "reconnecting");
+        tracing::warn!(
+            attempt = attempts,
+            delay_ms,
+            error = cdc_core::chain(&error),
+            "reconnecting"
+        );
         live.send_modify(|facts| {
             facts.state = LiveState::Starting;
             facts.last_error = Some(cdc_core::chain(&error));
@@ -189,7 +191,9 @@ async fn deadline(stop: &CancellationToken, timeout: Duration) {
 /// A server that shuts down must not be called again at once.
 fn least_delay(error: &Error) -> Duration {
     match error {
-        Error::Source(cdc_wal::Error::Draining { .. }) => Duration::from_secs(10),
+        Error::Source(source) if matches!(**source, cdc_wal::Error::Draining { .. }) => {
+            Duration::from_secs(10)
+        }
         _ => Duration::ZERO,
     }
 }
@@ -203,11 +207,7 @@ fn check_source_names(settings: &DaemonSettings, manifest: &Manifest) -> Result<
     ];
     for (key, found, expected) in pairs {
         if found != expected {
-            return Err(Error::OtherName {
-                key,
-                found: found.clone(),
-                expected: expected.clone(),
-            });
+            return Err(Error::OtherName { key, found: found.clone(), expected: expected.clone() });
         }
     }
     Ok(())

@@ -10,24 +10,24 @@ use cdc_core::{ErrorKind, Lsn, TableName};
 pub enum Error {
     /// The source failed.
     #[error("source")]
-    Source(#[from] cdc_wal::Error),
+    Source(#[source] Box<cdc_wal::Error>),
     /// The manifest, the refs or the store failed.
     #[error("lake")]
-    Manifest(#[from] cdc_manifest::Error),
+    Manifest(#[source] Box<cdc_manifest::Error>),
     /// An Iceberg table or the catalog failed.
     #[error("table {table}")]
     Iceberg {
         /// The table.
         table: TableName,
         /// Why.
-        source: cdc_iceberg::Error,
+        source: Box<cdc_iceberg::Error>,
     },
     /// The catalog as a whole failed.
     #[error("catalog")]
-    Catalog(#[source] cdc_iceberg::Error),
+    Catalog(#[source] Box<cdc_iceberg::Error>),
     /// Changes could not be turned into files.
     #[error("sink")]
-    Sink(#[from] cdc_sink::Error),
+    Sink(#[source] Box<cdc_sink::Error>),
     /// Objects could not be listed or removed.
     #[error("cannot list or remove objects below {location}")]
     Objects {
@@ -45,7 +45,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The configuration names another slot or publication than the lake was made with.
-    #[error("{key} is `{found}`, but the lake was initialised with `{expected}`; hint: set {key} to `{expected}`")]
+    #[error(
+        "{key} is `{found}`, but the lake was initialised with `{expected}`; hint: set {key} to `{expected}`"
+    )]
     OtherName {
         /// Configuration key.
         key: &'static str,
@@ -69,7 +71,9 @@ pub enum Error {
         root: String,
     },
     /// There is a manifest already.
-    #[error("{root} already holds a lake (epoch {epoch}); hint: run `pgcdc start`, or `pgcdc teardown --yes` to begin anew")]
+    #[error(
+        "{root} already holds a lake (epoch {epoch}); hint: run `pgcdc start`, or `pgcdc teardown --yes` to begin anew"
+    )]
     AlreadyInitialised {
         /// Root of the lake.
         root: String,
@@ -77,13 +81,17 @@ pub enum Error {
         epoch: u64,
     },
     /// The slot exists and no unfinished init of this state directory made it.
-    #[error("replication slot `{slot}` already exists; hint: run `pgcdc teardown`, or choose another `replication.slot`")]
+    #[error(
+        "replication slot `{slot}` already exists; hint: run `pgcdc teardown`, or choose another `replication.slot`"
+    )]
     SlotTaken {
         /// The slot.
         slot: String,
     },
     /// No table is left to replicate.
-    #[error("no table to replicate in schemas {schemas}; hint: see `pgcdc discover` for the reasons, then `source.postgres.schemas` and `tables`")]
+    #[error(
+        "no table to replicate in schemas {schemas}; hint: see `pgcdc discover` for the reasons, then `source.postgres.schemas` and `tables`"
+    )]
     NoTables {
         /// The schemas looked at.
         schemas: String,
@@ -99,7 +107,9 @@ pub enum Error {
         hint: String,
     },
     /// A table's directory holds objects although the lake has no manifest.
-    #[error("{location} is not empty although there is no manifest.json; hint: choose an empty root, or remove the directory")]
+    #[error(
+        "{location} is not empty although there is no manifest.json; hint: choose an empty root, or remove the directory"
+    )]
     NotEmpty {
         /// The directory.
         location: String,
@@ -108,10 +118,14 @@ pub enum Error {
     #[error("init was interrupted; hint: nothing was left behind, run it again")]
     Interrupted,
     /// The first manifest may or may not have been written.
-    #[error("whether manifest.json was written could not be found out; hint: run `pgcdc init` again, it tells")]
+    #[error(
+        "whether manifest.json was written could not be found out; hint: run `pgcdc init` again, it tells"
+    )]
     ManifestUnknown,
     /// Two tables want the same name or directory.
-    #[error("tables {first} and {second} both map to `{name}`; hint: exclude one with `tables.exclude`, or set `catalog.table_naming: qualified`")]
+    #[error(
+        "tables {first} and {second} both map to `{name}`; hint: exclude one with `tables.exclude`, or set `catalog.table_naming: qualified`"
+    )]
     NameCollision {
         /// One table.
         first: TableName,
@@ -131,13 +145,17 @@ pub enum Error {
         remediation: String,
     },
     /// The source's position and the lake's do not fit together.
-    #[error("gap detected: {detail}; hint: changes may be missing from the lake; run `pgcdc teardown --yes` and `pgcdc init` to start from a new snapshot")]
+    #[error(
+        "gap detected: {detail}; hint: changes may be missing from the lake; run `pgcdc teardown --yes` and `pgcdc init` to start from a new snapshot"
+    )]
     Gap {
         /// What does not fit.
         detail: String,
     },
     /// A table's definition on the source is no longer the one in the manifest.
-    #[error("table {table} changed on the source: {detail}; hint: stop the daemon and run `pgcdc teardown` and `pgcdc init`, or undo the change")]
+    #[error(
+        "table {table} changed on the source: {detail}; hint: stop the daemon and run `pgcdc teardown` and `pgcdc init`, or undo the change"
+    )]
     SchemaChanged {
         /// The table.
         table: TableName,
@@ -145,7 +163,9 @@ pub enum Error {
         detail: String,
     },
     /// `replication.truncate: halt` and a TRUNCATE arrived.
-    #[error("table {table} was truncated on the source at {lsn}; hint: `replication.truncate: halt` stops here; set it to apply or ignore to go on")]
+    #[error(
+        "table {table} was truncated on the source at {lsn}; hint: `replication.truncate: halt` stops here; set it to apply or ignore to go on"
+    )]
     Truncated {
         /// The table.
         table: TableName,
@@ -153,7 +173,9 @@ pub enum Error {
         lsn: Lsn,
     },
     /// Somebody else committed to an Iceberg table in between.
-    #[error("table {table} was changed in the catalog by another program; hint: only pgcdc may commit to its tables; start again to go on from what is there")]
+    #[error(
+        "table {table} was changed in the catalog by another program; hint: only pgcdc may commit to its tables; start again to go on from what is there"
+    )]
     ForeignCommit {
         /// The table.
         table: TableName,
@@ -180,16 +202,22 @@ pub enum Error {
         lsn: Lsn,
     },
     /// The manifest was changed by somebody else in between.
-    #[error("manifest.json was changed by another writer; hint: make sure that only one daemon writes to this lake")]
+    #[error(
+        "manifest.json was changed by another writer; hint: make sure that only one daemon writes to this lake"
+    )]
     ManifestConflict,
     /// The manifest says something that cannot be acted on.
-    #[error("manifest.json: {detail}; hint: restore the file from a backup of the lake, or run init into a new root")]
+    #[error(
+        "manifest.json: {detail}; hint: restore the file from a backup of the lake, or run init into a new root"
+    )]
     BadManifest {
         /// What is wrong.
         detail: String,
     },
     /// The drain did not end in time.
-    #[error("drain did not end within {seconds} s; hint: nothing is lost, the changes are replayed at the next start; see `flush.drain_timeout_sec`")]
+    #[error(
+        "drain did not end within {seconds} s; hint: nothing is lost, the changes are replayed at the next start; see `flush.drain_timeout_sec`"
+    )]
     DrainTimeout {
         /// The limit.
         seconds: u64,
@@ -198,12 +226,14 @@ pub enum Error {
     #[error("a daemon is running on this state directory; hint: stop it first")]
     DaemonRunning,
     /// Reconnecting was given up.
-    #[error("gave up after {attempts} attempts to reconnect; hint: check that the server is up and the slot exists")]
+    #[error(
+        "gave up after {attempts} attempts to reconnect; hint: check that the server is up and the slot exists"
+    )]
     ReconnectsExhausted {
         /// How many were made without progress.
         attempts: u32,
         /// The last failure.
-        source: cdc_wal::Error,
+        source: Box<cdc_wal::Error>,
     },
     /// A worker thread ended without a result.
     #[error("a worker of {task} ended without a result")]
@@ -215,14 +245,36 @@ pub enum Error {
     },
 }
 
+impl From<cdc_wal::Error> for Error {
+    fn from(source: cdc_wal::Error) -> Error {
+        Error::Source(Box::new(source))
+    }
+}
+
+impl From<cdc_manifest::Error> for Error {
+    fn from(source: cdc_manifest::Error) -> Error {
+        Error::Manifest(Box::new(source))
+    }
+}
+
+impl From<cdc_sink::Error> for Error {
+    fn from(source: cdc_sink::Error) -> Error {
+        Error::Sink(Box::new(source))
+    }
+}
+
 impl Error {
+    pub(crate) fn catalog(source: cdc_iceberg::Error) -> Error {
+        Error::Catalog(Box::new(source))
+    }
+
     pub(crate) fn state(path: &Path, source: std::io::Error) -> Error {
         Error::State { path: path.to_owned(), source }
     }
 
     pub(crate) fn iceberg(table: &TableName) -> impl FnOnce(cdc_iceberg::Error) -> Error {
         let table = table.clone();
-        move |source| Error::Iceberg { table, source }
+        move |source| Error::Iceberg { table, source: Box::new(source) }
     }
 
     /// What the caller does next.
@@ -242,9 +294,8 @@ impl Error {
             Error::Interrupted
             | Error::ManifestUnknown
             | Error::DrainTimeout { .. }
-            | Error::OutcomeUnknown { .. } | Error::StreamEnded => {
-                ErrorKind::Transient
-            }
+            | Error::OutcomeUnknown { .. }
+            | Error::StreamEnded => ErrorKind::Transient,
             Error::ForeignCommit { .. } => ErrorKind::Conflict,
             Error::Worker { .. } | Error::NotEncoded { .. } | Error::OutsideTransaction { .. } => {
                 ErrorKind::Internal

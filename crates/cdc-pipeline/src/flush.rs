@@ -58,7 +58,12 @@ impl FlushJob {
                 Err(error) => {
                     tries += 1;
                     let chain = cdc_core::chain(&error);
-                    tracing::error!(epoch = self.name.epoch.0, tries, error = chain, "flush failed");
+                    tracing::error!(
+                        epoch = self.name.epoch.0,
+                        tries,
+                        error = chain,
+                        "flush failed"
+                    );
                     if error.kind() != ErrorKind::Transient || tries >= FLUSH_TRIES_MAX {
                         return Err(error);
                     }

@@ -11,7 +11,9 @@
 use std::time::Instant;
 
 use cdc_core::{ChangePosition, Epoch, Lsn, RowChange};
-use cdc_wal::{AckToken, Acker, Block, Commit, Event, IdleMark, Progress, RelationCache, WalStream};
+use cdc_wal::{
+    AckToken, Acker, Block, Commit, Event, IdleMark, Progress, RelationCache, WalStream,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -143,10 +145,7 @@ impl<'s> Ingest<'s> {
     }
 
     fn is_drained(&self) -> bool {
-        self.draining
-            && self.flush.is_none()
-            && self.transaction.is_none()
-            && self.batch.is_empty()
+        self.draining && self.flush.is_none() && self.transaction.is_none() && self.batch.is_empty()
     }
 
     /// Waits for the next thing to do. Cancel safe in each branch: a block, a job's end and a
@@ -173,7 +172,8 @@ impl<'s> Ingest<'s> {
     fn takes_blocks(&self) -> bool {
         let is_full =
             self.flush.is_some() && self.batch.bytes >= self.settings.buffer_bytes_max / 2;
-        !is_full && !(self.draining && self.transaction.is_none())
+        let is_drained = self.draining && self.transaction.is_none();
+        !is_full && !is_drained
     }
 
     /// When the batch is to be flushed; `None` while it cannot be.

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cdc_core::{Epoch, Lsn, TableName};
-use cdc_iceberg::{CommitKind, InitialContent, Stamp, TablePair, TableSpec};
 use cdc_iceberg::{Branch, current_schema, data_file_from_parquet};
+use cdc_iceberg::{CommitKind, InitialContent, Stamp, TablePair, TableSpec};
 use cdc_manifest::{
     CatalogInfo, CompactionInfo, Manifest, SourceInfo, Swap, TableEntry, TableState,
 };
@@ -176,15 +176,14 @@ impl Attempt<'_> {
     ) -> Result<InitReport, Error> {
         let replication = &self.settings.replication;
         let sources = self.plan.sources();
-        let ensured =
-            self.control.ensure_publication(&replication.publication, &sources).await?;
+        let ensured = self.control.ensure_publication(&replication.publication, &sources).await?;
         let slot = self.source.create_slot(&self.slot_spec()).await?;
         let now = self.lake.clock.now();
         let files = self.copy(&slot, progress).await?;
         let pairs = self.create_tables(record, &slot, &files, now).await?;
-        let rows = files.iter().map(|(table, parts)| {
-            (table.clone(), parts.iter().map(|part| part.rows).sum::<u64>())
-        });
+        let rows = files
+            .iter()
+            .map(|(table, parts)| (table.clone(), parts.iter().map(|part| part.rows).sum::<u64>()));
         let rows: BTreeMap<TableName, u64> = rows.collect();
         let manifest = self.manifest(record, &slot, now, &pairs, &rows);
         match self.lake.manifests.create(&manifest).await? {
@@ -205,7 +204,12 @@ impl Attempt<'_> {
             publication: (replication.publication.clone(), ensured.created),
             lsn: slot.consistent_point,
             tables: rows,
-            excluded: self.plan.excluded.iter().map(|(t, (why, _))| (t.clone(), why.clone())).collect(),
+            excluded: self
+                .plan
+                .excluded
+                .iter()
+                .map(|(t, (why, _))| (t.clone(), why.clone()))
+                .collect(),
             root: self.lake.store.location().root().to_owned(),
         })
     }

@@ -41,7 +41,9 @@ impl InitRecord {
             Err(source) => return Err(Error::state(&path, source)),
         };
         // a torn record is from a crash before anything was made: the rename below is atomic
-        serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::state(&path, source.into()))
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| Error::state(&path, source.into()))
     }
 
     /// Makes the record durable.

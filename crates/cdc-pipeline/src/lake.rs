@@ -35,7 +35,7 @@ impl Lake {
         create_state_dir(&settings.state_dir)?;
         let store = LakeStore::open(&settings.storage)?;
         let catalog =
-            SqliteCatalog::open(&settings.state_dir.join(CATALOG_FILE)).map_err(Error::Catalog)?;
+            SqliteCatalog::open(&settings.state_dir.join(CATALOG_FILE)).map_err(Error::catalog)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let files = LakeFiles::new(Arc::clone(store.store()), store.location().clone());
         Ok(Lake {

@@ -4,9 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use cdc_core::{
-    ChangePosition, Epoch, Lsn, PgType, PgTypeKind, RowChange, TableName, TableSchema,
-};
+use cdc_core::{ChangePosition, Epoch, Lsn, PgType, PgTypeKind, RowChange, TableName, TableSchema};
 use cdc_iceberg::Branch;
 use cdc_sink::index::IndexStamp;
 use cdc_sink::{ChangeBuffer, Chunk, DeltaWriter, index_identity};

@@ -83,8 +83,7 @@ impl LaneOpener {
                 let lake_files = self.lake.tables.files();
                 let live =
                     live_files(lake_files, &current.metadata, snapshot).await.map_err(wrong())?;
-                let mut deleted =
-                    load_position_deletes(lake_files, &live).await.map_err(wrong())?;
+                let mut deleted = load_position_deletes(lake_files, &live).await.map_err(wrong())?;
                 let rebuild = |file: LiveFile| RebuildFile {
                     deleted: deleted.remove(&file.location).unwrap_or_default(),
                     location: file.location,

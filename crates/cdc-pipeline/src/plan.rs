@@ -92,8 +92,7 @@ fn first_schema(
     })?;
     let types = &replication.types;
     let declared = |column: &str| types.declared(&source.name, column);
-    let schema =
-        TableSchema::first(source, identity, &types.policy, declared, publishes_generated);
+    let schema = TableSchema::first(source, identity, &types.policy, declared, publishes_generated);
     let has_whole_key = schema.identity_positions().len() == schema.identity.columns().len();
     if !has_whole_key {
         return Err(refused(

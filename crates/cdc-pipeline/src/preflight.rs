@@ -34,13 +34,14 @@ pub async fn preflight(
     let control = source.connect().await?;
     let discovered = control.discover(&replication.schemas).await?;
     let decisions = cdc_governance::decide(&discovered, &replication.rules);
-    let included = discovered
+    // what the configuration leaves out is nobody's concern; what cannot be replicated is warned of
+    let wanted = discovered
         .into_iter()
         .zip(decisions)
-        .filter(|(_, decision)| decision.included())
+        .filter(|(_, decision)| !decision.is_ruled_out())
         .map(|(table, _)| table)
         .collect();
-    let mut report = control.preflight(&want(replication, included)).await?;
+    let mut report = control.preflight(&want(replication, wanted)).await?;
     report.checks.push(storage_check(lake).await);
     control.close().await;
     Ok(report)

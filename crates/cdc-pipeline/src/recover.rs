@@ -57,11 +57,7 @@ pub(crate) fn furthest_beyond(state: &CommitState) -> Option<Lsn> {
     reached.max().filter(|furthest| *furthest > state.manifest.value.commit_lsn)
 }
 
-async fn load_pair(
-    lake: &Lake,
-    table: &TableName,
-    entry: &TableEntry,
-) -> Result<TablePair, Error> {
+async fn load_pair(lake: &Lake, table: &TableName, entry: &TableEntry) -> Result<TablePair, Error> {
     let ident = |name: &Option<String>| {
         let (namespace, name) = name.as_deref()?.split_once('.')?;
         Some(cdc_iceberg::TableIdent::new(namespace, name))
@@ -92,8 +88,7 @@ async fn complete_changelog(
         .collect();
     for (snapshot, stamp) in missing.into_iter().rev() {
         let files = lake.tables.files();
-        let live =
-            live_files(files, metadata, snapshot.snapshot_id()).await.map_err(wrong())?;
+        let live = live_files(files, metadata, snapshot.snapshot_id()).await.map_err(wrong())?;
         // the files that this commit added have its sequence number
         let files: Vec<DataFile> = live
             .data_files

@@ -1,6 +1,6 @@
 //! `status`: the manifest, the daemon's own words and, where it can be reached, the source.
 
-use cdc_manifest::{Live, LakeStore, Manifest, ManifestStore, Refs, RefsStore};
+use cdc_manifest::{LakeStore, Live, Manifest, ManifestStore, Refs, RefsStore, StorageSpec};
 use cdc_wal::{OldestTransaction, Provider, SlotLag, SlotState, Source};
 
 use crate::Error;
@@ -49,6 +49,11 @@ pub async fn status(
     replication: &ReplicationSettings,
     source: Option<&Source>,
 ) -> Result<StatusReport, Error> {
+    if let StorageSpec::Filesystem { path } = &lake.storage
+        && !path.exists()
+    {
+        return Err(Error::NotInitialised { root: path.display().to_string() });
+    }
     let store = LakeStore::open_read_only(&lake.storage)?;
     let root = store.location().root().to_owned();
     let manifest = ManifestStore::new(store.clone()).load().await?;

@@ -37,8 +37,8 @@ pub(crate) async fn unfinished(
 /// Without a manifest no table of the embedded catalog belongs to a lake.
 async fn remove_catalog_entries(lake: &Lake, namespace: &str) -> Result<(), Error> {
     let catalog = lake.tables.catalog();
-    for ident in catalog.list(namespace).await.map_err(Error::Catalog)? {
-        catalog.drop_table(&ident).await.map_err(Error::Catalog)?;
+    for ident in catalog.list(namespace).await.map_err(Error::catalog)? {
+        catalog.drop_table(&ident).await.map_err(Error::catalog)?;
     }
     Ok(())
 }
@@ -47,7 +47,8 @@ async fn remove_catalog_entries(lake: &Lake, namespace: &str) -> Result<(), Erro
 pub(crate) async fn remove_objects(lake: &Lake, table: &TableName) -> Result<(), Error> {
     let store = lake.store.store();
     let prefix = ObjectPath::from(layout::table_dir(table));
-    let wrong = |source| Error::Objects { location: lake.store.location().uri(prefix.as_ref()), source };
+    let wrong =
+        |source| Error::Objects { location: lake.store.location().uri(prefix.as_ref()), source };
     let found: Vec<ObjectPath> = store
         .list(Some(&prefix))
         .map_ok(|object| object.location)

@@ -23,6 +23,10 @@ pub const BUILD_INFO: BuildInfo = BuildInfo {
     target: env!("PGCDC_BUILD_TARGET"),
 };
 
+/// Version and commit, for `--version`.
+pub const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("PGCDC_BUILD_GIT_SHA"), ")");
+
 impl BuildInfo {
     /// The line that `version` prints: `<binary> <version> (<sha>, rustc <v>, <target>)`.
     pub fn line(&self, binary: &str) -> String {

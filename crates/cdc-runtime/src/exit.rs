@@ -35,6 +35,9 @@ impl ExitCode {
     pub fn of(kind: ErrorKind, command: CommandKind) -> ExitCode {
         match kind {
             ErrorKind::Invalid => ExitCode::Usage,
+            // the service manager does not start it again until somebody has acted
+            ErrorKind::NotFound if command == CommandKind::Daemon => ExitCode::Usage,
+            ErrorKind::Denied if command == CommandKind::Daemon => ExitCode::Failure,
             ErrorKind::Denied | ErrorKind::NotFound => ExitCode::Refused,
             ErrorKind::Unreachable if command == CommandKind::Operator => ExitCode::Usage,
             _ => ExitCode::Failure,
@@ -58,8 +61,8 @@ mod tests {
             (ErrorKind::Transient, 1, 1),
             (ErrorKind::Conflict, 1, 1),
             (ErrorKind::Invalid, 2, 2),
-            (ErrorKind::Denied, 4, 4),
-            (ErrorKind::NotFound, 4, 4),
+            (ErrorKind::Denied, 4, 1),
+            (ErrorKind::NotFound, 4, 2),
             (ErrorKind::Corrupt, 1, 1),
             (ErrorKind::Gap, 1, 1),
             (ErrorKind::Unreachable, 2, 1),

@@ -33,7 +33,7 @@ mod exit;
 mod signals;
 mod telemetry;
 
-pub use build_info::{BUILD_INFO, BuildInfo};
+pub use build_info::{BUILD_INFO, BuildInfo, VERSION};
 pub use config::{
     ArrayChoice, AuditConfig, AwsConfig, AwsResolution, CatalogBackend, CatalogConfig, CatalogType,
     ChangelogConfig, ColumnForm, CompactionConfig, Compression, Config, DEFAULT_FILES, DeleteMode,

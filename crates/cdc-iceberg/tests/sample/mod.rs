@@ -27,29 +27,29 @@ use parquet::file::properties::WriterProperties;
 use uuid::Uuid;
 
 /// The namespace of the sample tables.
-pub const NAMESPACE: &str = "lake";
+pub(crate) const NAMESPACE: &str = "lake";
 
 /// One version of a row in a delta file.
 #[derive(Clone, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     Upsert(i64, String),
     Delete(i64),
 }
 
 /// The lake, the model of its current state, and what comes next.
-pub struct Sample {
-    pub committer: Committer,
-    pub schema: TableSchema,
-    pub pair: TablePair,
+pub(crate) struct Sample {
+    pub(crate) committer: Committer,
+    pub(crate) schema: TableSchema,
+    pub(crate) pair: TablePair,
     /// Key to value: what `t` must show.
-    pub rows: BTreeMap<i64, String>,
+    pub(crate) rows: BTreeMap<i64, String>,
     /// How many rows `t__changes` must show.
-    pub change_rows: usize,
+    pub(crate) change_rows: usize,
     places: HashMap<i64, (String, u64)>,
     epoch: Epoch,
 }
 
-pub fn schema() -> TableSchema {
+pub(crate) fn schema() -> TableSchema {
     let columns = [
         ("id", StoredType::Int64),
         ("name", StoredType::String),
@@ -99,7 +99,7 @@ pub fn schema() -> TableSchema {
     }
 }
 
-pub fn spec(schema: &TableSchema) -> TableSpec<'_> {
+pub(crate) fn spec(schema: &TableSchema) -> TableSpec<'_> {
     TableSpec {
         schema,
         namespace: NAMESPACE,
@@ -110,7 +110,7 @@ pub fn spec(schema: &TableSchema) -> TableSpec<'_> {
     }
 }
 
-pub fn stamp(kind: CommitKind, epoch: u64) -> Stamp {
+pub(crate) fn stamp(kind: CommitKind, epoch: u64) -> Stamp {
     Stamp {
         kind,
         epoch: Epoch(epoch),
@@ -124,7 +124,7 @@ pub fn stamp(kind: CommitKind, epoch: u64) -> Stamp {
 
 impl Sample {
     /// A lake with two base files of `rows` rows each.
-    pub async fn create(
+    pub(crate) async fn create(
         objects: Arc<dyn ObjectStore>,
         location: LakeLocation,
         catalog: Arc<dyn Catalog>,
@@ -156,7 +156,7 @@ impl Sample {
     }
 
     /// Writes the files of the next epoch and returns the change, without committing it.
-    pub async fn prepare(&mut self, ops: &[Op]) -> FlushChange {
+    pub(crate) async fn prepare(&mut self, ops: &[Op]) -> FlushChange {
         self.epoch = self.epoch.next();
         let key = format!("{}/deltas/epoch={:06}.parquet", segment(&self.schema), self.epoch.0);
         let location = self.committer.files().location().uri(&key);
@@ -194,26 +194,26 @@ impl Sample {
     }
 
     /// Writes and commits the next epoch.
-    pub async fn flush(&mut self, ops: &[Op]) {
+    pub(crate) async fn flush(&mut self, ops: &[Op]) {
         let change = self.prepare(ops).await;
         self.commit(change).await;
     }
 
-    pub async fn commit(&mut self, change: FlushChange) {
+    pub(crate) async fn commit(&mut self, change: FlushChange) {
         let outcome = self.committer.commit_flush(&self.pair, change).await.unwrap();
         self.pair = outcome.into_pair().expect("both tables commit");
     }
 }
 
 /// The committed table of an outcome.
-pub fn committed(outcome: CommitOutcome) -> cdc_iceberg::Table {
+pub(crate) fn committed(outcome: CommitOutcome) -> cdc_iceberg::Table {
     match outcome {
         CommitOutcome::Committed(table) => table,
         other => panic!("not committed: {other:?}"),
     }
 }
 
-pub fn segment(schema: &TableSchema) -> String {
+pub(crate) fn segment(schema: &TableSchema) -> String {
     schema.table.key_segment()
 }
 
@@ -362,17 +362,17 @@ fn user_batch(arrow: &SchemaRef, ids: &[i64], names: &[Option<String>]) -> Recor
 }
 
 /// A sample in memory, with a catalog in memory.
-pub async fn in_memory() -> Sample {
+pub(crate) async fn in_memory() -> Sample {
     in_memory_with(Arc::new(cdc_iceberg::MemoryCatalog::new())).await
 }
 
 /// A sample in memory over a given catalog: two base files of ten rows each.
-pub async fn in_memory_with(catalog: Arc<dyn Catalog>) -> Sample {
+pub(crate) async fn in_memory_with(catalog: Arc<dyn Catalog>) -> Sample {
     let objects = Arc::new(object_store::memory::InMemory::new());
     Sample::create(objects, LakeLocation::from_uri("mem://lake"), catalog, 10).await
 }
 
 /// An upsert with a text that tells the id.
-pub fn upsert(id: i64) -> Op {
+pub(crate) fn upsert(id: i64) -> Op {
     Op::Upsert(id, format!("new {id}"))
 }

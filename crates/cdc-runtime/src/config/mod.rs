@@ -15,10 +15,11 @@ mod source_url;
 mod substitute;
 mod value;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use cdc_core::{Clock, SystemClock};
+use cdc_core::{Clock, ExposeSecret, SystemClock};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -100,12 +101,31 @@ impl Config {
     /// [`Error::NoConfigFile`], [`Error::ConfigRead`], or [`Error::ConfigInvalid`] with all
     /// problems.
     pub fn load(flag: Option<&Path>, source_use: SourceUse) -> Result<Config> {
+        Config::load_with(flag, source_use, &BTreeMap::new())
+    }
+
+    /// As [`Config::load`], with variables that win over those of the environment, also in
+    /// [`Config::source_url`].
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with(
+        flag: Option<&Path>,
+        source_use: SourceUse,
+        variables: &BTreeMap<String, Secret>,
+    ) -> Result<Config> {
         let path = Config::find(flag)?;
         let text = std::fs::read_to_string(&path)
             .map_err(|source| Error::ConfigRead { path: path.clone(), source })?;
-        let env = |name: &str| std::env::var(name).ok();
+        let env = |name: &str| {
+            let given = variables.get(name).map(|value| value.0.expose_secret().to_owned());
+            given.or_else(|| std::env::var(name).ok())
+        };
         let now = SystemClock.now();
-        Config::parse(&text, &ParseOptions { file: &path, env: &env, now, source_use })
+        let options = ParseOptions { file: &path, env: &env, now, source_use };
+        let mut config = Config::parse(&text, &options)?;
+        config.variables = variables.clone();
+        Ok(config)
     }
 
     /// Checks a configuration text.

@@ -19,7 +19,10 @@ impl Config {
     /// # Errors
     /// The key is absent, or a variable in it is unset; the message names both.
     pub fn source_url(&self) -> Result<SecretString> {
-        let env = |name: &str| std::env::var(name).ok();
+        let env = |name: &str| {
+            let given = self.variables.get(name).map(|value| value.0.expose_secret().to_owned());
+            given.or_else(|| std::env::var(name).ok())
+        };
         self.source_url_from(&env).map_err(Error::ConfigKey)
     }
 

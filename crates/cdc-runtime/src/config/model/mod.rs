@@ -7,8 +7,12 @@ mod serving;
 mod source;
 mod write;
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::value::Secret;
 
 pub use governance::*;
 pub use lake::*;
@@ -77,4 +81,8 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// Run artifacts in the state directory.
     pub runs: RunsConfig,
+    /// Variables given by the command line, over those of the environment.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) variables: BTreeMap<String, Secret>,
 }
