@@ -58,9 +58,14 @@ pub(crate) fn build_binaries(profile: Profile) -> Result<PathBuf> {
         build.arg("--release");
     }
     shell::run(&mut build)?;
+    Ok(binaries(profile))
+}
+
+/// Where binaries lie once they are built.
+pub(crate) fn binaries(profile: Profile) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| root().join("target"), |dir| root().join(dir));
-    Ok(target.join(if profile == Profile::Release { "release" } else { "debug" }))
+    target.join(if profile == Profile::Release { "release" } else { "debug" })
 }
 
 /// Builds an example; it lies in `examples/` below the binaries.

@@ -34,12 +34,16 @@ pub(crate) struct Args {
     /// Drive release binaries
     #[arg(long)]
     release: bool,
+    /// Take the binaries as `cargo test --workspace` left them
+    #[arg(long, conflicts_with = "release")]
+    built: bool,
 }
 
 impl Args {
-    /// All scenarios on these majors.
+    /// All scenarios on these majors, with the binaries that the tests were built with: other
+    /// features would mean another build of everything below them.
     pub(crate) fn all_on(pg: Majors) -> Self {
-        Self { filter: None, pg, list: false, release: false }
+        Self { filter: None, pg, list: false, release: false, built: true }
     }
 }
 
@@ -108,7 +112,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     setup::ensure(&args.pg)?;
     setup::ensure_readers()?;
-    let bins = repo::build_binaries(if args.release { Profile::Release } else { Profile::Dev })?;
+    let profile = if args.release { Profile::Release } else { Profile::Dev };
+    let bins =
+        if args.built { repo::binaries(profile) } else { repo::build_binaries(profile)? };
     let (mut passed, mut failed) = (0, Vec::new());
     for major in args.pg.iter() {
         let cluster = Cluster::start(major, Tuning::Tests, "")?;
