@@ -8,6 +8,9 @@ use anyhow::{Context, Result};
 use crate::setup::Majors;
 use crate::{deps, e2e, repo, setup, shell};
 
+/// The PostgreSQL major that the crates' own tests start.
+const UNIT_TEST_MAJOR: u32 = 15;
+
 /// Which steps to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -21,6 +24,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut steps = Steps::default();
     steps.run("setup", || {
         setup::ensure(&args.pg)?;
+        setup::ensure(&Majors::one(UNIT_TEST_MAJOR))?;
         setup::ensure_readers()
     })?;
     steps.run("fmt", || cargo(&["fmt", "--all", "--check"]))?;
@@ -28,7 +32,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
     })?;
     steps.run("deps", deps::run)?;
-    steps.run("test", || cargo(&["test", "--workspace"]))?;
+    steps.run("test", || {
+        let mut test = shell::command(repo::cargo());
+        test.current_dir(repo::root()).args(["test", "--workspace"]);
+        shell::run(test.env("PGCDC_TEST_PG_BIN", setup::server_bin(UNIT_TEST_MAJOR)?))
+    })?;
     steps.run("e2e", || e2e::run(&e2e::Args::all_on(args.pg.clone())))?;
     steps.report();
     Ok(())

@@ -113,8 +113,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&args.pg)?;
     setup::ensure_readers()?;
     let profile = if args.release { Profile::Release } else { Profile::Dev };
-    let bins =
-        if args.built { repo::binaries(profile) } else { repo::build_binaries(profile)? };
+    let bins = if args.built { repo::binaries(profile) } else { repo::build_binaries(profile)? };
     let (mut passed, mut failed) = (0, Vec::new());
     for major in args.pg.iter() {
         let cluster = Cluster::start(major, Tuning::Tests, "")?;
