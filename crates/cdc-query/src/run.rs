@@ -7,8 +7,9 @@ use cdc_core::{Epoch, TableName};
 use cdc_manifest::{Cut, TableRef};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::provider_as_source;
-use datafusion::execution::context::SessionContext;
+use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::execute_stream;
 use futures::future::try_join_all;
 use tokio::time::Instant;
 
@@ -83,7 +84,7 @@ impl Engine {
         let table = Arc::new(GovernedTable::new(access, files, request.deleted));
         let session = self.session(Vec::new())?;
         let frame = request.query.build(&table, scan(&session, table.clone())?)?;
-        self.stream(frame, request.query.limit, started).await
+        self.frame(frame, request.query.limit, started).await
     }
 
     /// Rows of the changelog with an epoch above `since`, in commit order.
@@ -103,7 +104,7 @@ impl Engine {
         let table = Arc::new(GovernedTable::new(access, files, DeletedRows::Shown));
         let session = self.session(Vec::new())?;
         let frame = changes::build(&table, scan(&session, table.clone())?, since, query)?;
-        self.stream(frame, query.limit, started).await
+        self.frame(frame, query.limit, started).await
     }
 
     /// Rows of a statement over the tables that [`sql_tables`] found in it, each with its decision.
@@ -126,20 +127,30 @@ impl Engine {
             Ok::<_, Error>(NamedTable { schema, name, provider: Arc::new(provider) })
         };
         let session = self.session(try_join_all(tables.into_iter().map(load)).await?)?;
-        let (session, plan) = plan_on_own_stack(session, statement).await?;
-        check_plan(&plan)?;
-        let frame = DataFrame::new(session.state(), plan);
-        let frame = frame
-            .limit(0, Some(limit.saturating_add(1)))
-            .map_err(|error| Error::engine("plan", error))?;
-        self.stream(frame, limit, started).await
+        let (state, plan) = plan_on_own_stack(session.state(), statement, limit).await?;
+        self.stream(state, plan, limit, started).await
     }
 
-    async fn stream(&self, frame: DataFrame, limit: usize, started: Instant) -> Result<Rows> {
+    async fn frame(&self, frame: DataFrame, limit: usize, started: Instant) -> Result<Rows> {
+        let (state, plan) = frame.into_parts();
+        let plan = state.optimize(&plan).map_err(|error| Error::engine("plan", error))?;
+        self.stream(state, plan, limit, started).await
+    }
+
+    /// Runs an optimised plan. Planning the scans reads delete files, so the clock runs already.
+    async fn stream(
+        &self,
+        state: SessionState,
+        plan: LogicalPlan,
+        limit: usize,
+        started: Instant,
+    ) -> Result<Rows> {
         let timeout = self.limits().timeout;
-        let planned = tokio::time::timeout_at(started + timeout, frame.execute_stream()).await;
-        let stream = planned
+        let planning = state.query_planner().create_physical_plan(&plan, &state);
+        let stream = tokio::time::timeout_at(started + timeout, planning)
+            .await
             .map_err(|_| Error::QueryTimeout { seconds: timeout.as_secs() })?
+            .and_then(|plan| execute_stream(plan, state.task_ctx()))
             .map_err(|error| Error::engine("plan", error))?;
         Ok(Rows::new(stream, limit, started, timeout))
     }
@@ -157,21 +168,18 @@ pub fn sql_tables(cut: &Cut, statement: &CheckedSql) -> Result<Vec<SqlTable>> {
     statement.tables()?.into_iter().map(find).collect()
 }
 
-/// Plans over the session's tables. The future is driven on a thread with a deep stack; all tables
-/// are in the session, so it waits for nothing.
+/// Plans, checks and optimises on a thread with a deep stack. All tables are in the session, so the
+/// planner's future waits for nothing.
 async fn plan_on_own_stack(
-    session: SessionContext,
+    state: SessionState,
     statement: CheckedSql,
-) -> Result<(SessionContext, LogicalPlan)> {
+    limit: usize,
+) -> Result<(SessionState, LogicalPlan)> {
     let (send, receive) = tokio::sync::oneshot::channel();
     let plan = move || {
-        let planning = async {
-            let state = session.state();
-            let plan = state.statement_to_plan(statement.into_statement()).await?;
-            state.optimize(&plan)
-        };
-        let planned = futures::executor::block_on(planning);
-        let _ = send.send(planned.map(|plan| (session, plan)));
+        let planned = plan(&state, statement, limit);
+        // the caller may have gone
+        let _ = send.send(planned.map(|plan| (state, plan)));
     };
     let failed = |cause: String| Error::Engine {
         operation: "plan",
@@ -182,8 +190,19 @@ async fn plan_on_own_stack(
         .stack_size(PLANNER_STACK_BYTES)
         .spawn(plan)
         .map_err(|error| failed(error.to_string()))?;
-    let planned = receive.await.map_err(|_| failed("the planner panicked".into()))?;
-    planned.map_err(|error| Error::engine("plan", error))
+    receive.await.map_err(|_| failed("the planner panicked".into()))?
+}
+
+fn plan(state: &SessionState, statement: CheckedSql, limit: usize) -> Result<LogicalPlan> {
+    let engine = |error| Error::engine("plan", error);
+    let planning = state.statement_to_plan(statement.into_statement());
+    let plan = futures::executor::block_on(planning).map_err(engine)?;
+    check_plan(&plan)?;
+    let limited = LogicalPlanBuilder::from(plan)
+        .limit(0, Some(limit.saturating_add(1)))
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(engine)?;
+    state.optimize(&limited).map_err(engine)
 }
 
 fn scan(session: &SessionContext, table: Arc<GovernedTable>) -> Result<DataFrame> {
