@@ -28,7 +28,7 @@ def cpu():
 
 
 cpu_before, started = cpu(), time.perf_counter()
-ducks.execute(question.replace("{t}", source)).fetchall()
+ducks.execute(question.replace("{t}", source)).to_arrow_table()
 seconds = time.perf_counter() - started
 json.dump(
     {

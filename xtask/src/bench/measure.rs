@@ -1,10 +1,11 @@
 //! What a run cost: wall time, CPU seconds and peak memory of one process, read from /proc.
 
 use std::fs;
+use std::io::Seek;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::lab::peak_rss;
@@ -39,9 +40,11 @@ impl Cost {
 /// Runs a command to its end with its output thrown away, and fails unless it succeeds.
 pub(super) fn cost_of(command: &mut Command) -> Result<Cost> {
     let line = shell::describe(command);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // A file, not a pipe: nobody reads along, and a full pipe would stop the process.
+    let mut said = tempfile::tempfile()?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone()?);
     let started = Instant::now();
-    let child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
+    let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
     let pid = child.id();
     let mut peak = 0;
     // The process is not reaped until it has been read: a zombie still tells its CPU time.
@@ -53,8 +56,10 @@ pub(super) fn cost_of(command: &mut Command) -> Result<Cost> {
         std::thread::sleep(SAMPLE_INTERVAL);
     };
     let cpu_seconds = cpu_seconds(pid)?;
-    let out = child.wait_with_output()?;
-    ensure!(out.status.success(), "`{line}` failed: {}", shell::talk(&out));
+    if !child.wait()?.success() {
+        said.rewind()?;
+        bail!("`{line}` failed: {}", std::io::read_to_string(said)?);
+    }
     Ok(Cost { seconds, cpu_seconds, peak_rss_bytes: peak })
 }
 

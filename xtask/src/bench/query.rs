@@ -21,7 +21,7 @@ const QUESTIONS: &[(&str, &str)] = &[
         "SELECT status, count(*) AS n, sum(amount) AS total, max(quantity) AS most \
          FROM {t} GROUP BY status ORDER BY status",
     ),
-    ("filter", "SELECT count(*) AS n, min(at) AS first FROM {t} WHERE account < 5000 AND ok"),
+    ("filter", "SELECT count(*) AS n, min(made_at) AS first FROM {t} WHERE account < 5000 AND ok"),
     ("one row", "SELECT * FROM {t} WHERE id = 4711"),
     (
         "many groups",

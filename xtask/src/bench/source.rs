@@ -16,7 +16,7 @@ pub(super) fn create(database: &Database) -> Result<()> {
         .execute(&format!(
             "CREATE TABLE {TABLE} (
                  id bigint PRIMARY KEY, account int, quantity int, amount numeric(12,2),
-                 status varchar(16), note text, at timestamptz, payload jsonb, ok bool, token uuid)"
+                 status varchar(16), note text, made_at timestamptz, payload jsonb, ok bool, token uuid)"
         ))
         .map(|_| ())
 }
