@@ -1,6 +1,6 @@
 //! Tables and labels as plain text. Colour only on a terminal.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 /// Columns padded to their widest cell, two spaces between them, nothing behind the last.
 pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
@@ -30,9 +30,19 @@ pub(crate) fn labels(pairs: &[(&str, String)]) -> String {
     pairs.iter().map(line).collect()
 }
 
+/// Writes to stdout. A reader that has gone away (`| head`) is no failure of ours.
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
 /// A value as one JSON document on stdout.
-pub(crate) fn json(value: &serde_json::Value) {
-    println!("{value:#}");
+pub(crate) fn json(value: &serde_json::Value) -> std::io::Result<()> {
+    print(&format!("{value:#}\n"))
 }
 
 /// The words PASS, WARN and FAIL in colour, where a person reads.

@@ -1,6 +1,6 @@
 //! How commands find the configuration and what they say about it.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use expect_test::expect;
 
@@ -46,10 +46,40 @@ fn the_second_name_is_used_and_a_named_file_must_exist() {
 #[test]
 fn check_prints_every_problem_and_json_lists_them() {
     let dir = directory_with("storage: { path: lake }\nflush: { interval: 1, max_rows: no }\n");
-    expect![""].assert_eq(&pgcdc(dir.path(), &["config", "check"]).shown());
-    expect![""].assert_eq(&pgcdc(dir.path(), &["config", "check", "--json"]).shown());
+    expect![[r#"
+        exit 2
+        flush.interval: unknown key; hint: did you mean `interval_sec`?
+        flush.max_rows: expected a whole number, found text
+    "#]]
+    .assert_eq(&pgcdc(dir.path(), &["config", "check"]).shown());
+    expect![[r#"
+        exit 2
+        {
+          "ok": false,
+          "file": "pgcdc.yml",
+          "errors": [
+            {
+              "path": "flush.interval",
+              "message": "unknown key; hint: did you mean `interval_sec`?"
+            },
+            {
+              "path": "flush.max_rows",
+              "message": "expected a whole number, found text"
+            }
+          ],
+          "catalog_backend": null,
+          "governance_backend": null
+        }
+    "#]]
+    .assert_eq(&pgcdc(dir.path(), &["config", "check", "--json"]).shown());
     let run = pgcdc(dir.path(), &["init"]);
-    expect![""].assert_eq(&run.shown());
+    expect![[r#"
+        exit 2
+        error: configuration file pgcdc.yml is not valid:
+          flush.interval: unknown key; hint: did you mean `interval_sec`?
+          flush.max_rows: expected a whole number, found text
+    "#]]
+    .assert_eq(&run.shown());
 }
 
 #[test]
@@ -128,4 +158,21 @@ fn status_without_a_lake_ends_with_4() {
     assert_eq!(run.code, Some(4), "{}", run.stderr);
     assert!(run.stderr.contains("init"), "{}", run.stderr);
     assert!(!dir.path().join("lake").exists(), "status made a lake");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let dir = directory();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pgcdc"))
+        .args(["config", "show", "--schema"])
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // closing the pipe before anything is read; the schema is larger than a pipe holds
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    assert_eq!(output.status.code(), Some(0));
 }

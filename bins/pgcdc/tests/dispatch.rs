@@ -3,24 +3,29 @@
 #![cfg(unix)]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{Run, directory, finish};
 
+/// Files that will be executed are made by other processes: one that this process writes is held
+/// open for a moment by every child that another test starts, and cannot be executed until then.
+fn shell(script: &str, args: [&Path; 2]) {
+    let status = Command::new("sh").args(["-ec", script, "sh"]).args(args).status();
+    assert!(status.expect("there is a shell").success(), "{script}");
+}
+
 /// A directory of its own for the binary; the build's directory has real siblings.
 fn install(directory: &Path) -> PathBuf {
     let installed = directory.join("pgcdc");
-    fs::copy(env!("CARGO_BIN_EXE_pgcdc"), &installed).expect("the binary is copied");
+    shell("cp \"$1\" \"$2\"", [Path::new(env!("CARGO_BIN_EXE_pgcdc")), &installed]);
     installed
 }
 
 /// A sibling that prints its arguments and ends with 7.
-fn sibling(path: &Path) {
-    fs::write(path, "#!/bin/sh\necho \"sibling $*\"\nexit 7\n").expect("the script is written");
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(path, mode).expect("the script is executable");
+fn sibling(directory: &Path, name: &str) {
+    let script = r#"printf '#!/bin/sh\necho "sibling $*"\nexit 7\n' > "$1/$2"; chmod +x "$1/$2""#;
+    shell(script, [directory, Path::new(name)]);
 }
 
 fn run(binary: &Path, path: &str, args: &[&str]) -> Run {
@@ -31,8 +36,8 @@ fn run(binary: &Path, path: &str, args: &[&str]) -> Run {
 fn a_sibling_gets_the_arguments_and_its_exit_code_passes_through() {
     let dir = directory();
     let binary = install(dir.path());
-    sibling(&dir.path().join("pgcdc-serve"));
-    sibling(&dir.path().join("pgcdc-acl"));
+    sibling(dir.path(), "pgcdc-serve");
+    sibling(dir.path(), "pgcdc-acl");
     let cases = [
         ("query --help", "sibling query --help"),
         ("--config a.yml serve --http", "sibling --config a.yml serve --http"),
@@ -51,8 +56,8 @@ fn an_absent_sibling_is_named_and_path_is_not_searched() {
     let dir = directory();
     let binary = install(dir.path());
     let elsewhere = directory();
-    sibling(&elsewhere.path().join("pgcdc-serve"));
-    sibling(&elsewhere.path().join("pgcdc-acl"));
+    sibling(elsewhere.path(), "pgcdc-serve");
+    sibling(elsewhere.path(), "pgcdc-acl");
     let path = elsewhere.path().display().to_string();
     for (command, file) in [("diff", "pgcdc-serve"), ("acl", "pgcdc-acl")] {
         let run = run(&binary, &path, &[command]);

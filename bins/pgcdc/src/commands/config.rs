@@ -1,7 +1,7 @@
 //! `pgcdc config check` and `pgcdc config show`. Neither opens a connection.
 
 use anyhow::Result;
-use cdc_runtime::{CatalogBackend, Config, Error, ExitCode, GovernanceBackend, Problem, SourceUse};
+use cdc_runtime::{CatalogBackend, Config, Error, ExitCode, GovernanceBackend, SourceUse};
 use serde_json::json;
 
 use crate::cli::ConfigShowArgs;
@@ -25,25 +25,26 @@ pub(crate) fn check(context: &Context, as_json: bool) -> Result<ExitCode> {
             "errors": problems,
             "catalog_backend": config.as_ref().and_then(backend),
             "governance_backend": config.as_ref().and_then(governance),
-        }));
+        }))?;
     } else if problems.is_empty() {
-        println!("ok");
+        render::print("ok\n")?;
     } else {
-        problems.iter().for_each(|problem: &Problem| println!("{problem}"));
+        let lines: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
+        render::print(&lines)?;
     }
     Ok(if problems.is_empty() { ExitCode::Ok } else { ExitCode::Usage })
 }
 
 pub(crate) fn show(context: &Context, args: &ConfigShowArgs) -> Result<ExitCode> {
     if args.schema {
-        render::json(&Config::json_schema());
+        render::json(&Config::json_schema())?;
         return Ok(ExitCode::Ok);
     }
     let config = context.load(SourceUse::Checked)?;
     if args.json {
-        render::json(&config.effective_json());
+        render::json(&config.effective_json())?;
     } else {
-        print!("{}", config.effective_yaml());
+        render::print(&config.effective_yaml())?;
     }
     Ok(ExitCode::Ok)
 }

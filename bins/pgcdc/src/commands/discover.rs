@@ -26,10 +26,10 @@ pub(crate) fn run(context: &Context, args: &DiscoverArgs) -> Result<ExitCode> {
     let tables = block_on(discover(&config))?;
     let types = settings::types(&config)?;
     if args.json.json {
-        render::json(&to_json(&tables, &types));
+        render::json(&to_json(&tables, &types))?;
         return Ok(ExitCode::Ok);
     }
-    print!("{}", table(&tables));
+    render::print(&table(&tables))?;
     for Discovered { source, decision } in tables.iter().filter(|t| t.decision.included()) {
         for (column, note) in type_notes(source, &types) {
             eprintln!("note: {}.{column}: {note}", decision.table);

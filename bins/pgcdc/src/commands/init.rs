@@ -14,9 +14,9 @@ pub(crate) fn run(context: &Context, json: bool) -> Result<ExitCode> {
     let config = context.load(SourceUse::Needed)?;
     let report = block_on(async { init(&config, &shutdown_on_signal()?).await })?;
     if json {
-        render::json(&to_json(&report));
+        render::json(&to_json(&report))?;
     } else {
-        print!("{}", text(&report));
+        render::print(&text(&report))?;
     }
     Ok(ExitCode::Ok)
 }

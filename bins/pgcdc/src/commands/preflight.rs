@@ -12,9 +12,9 @@ pub(crate) fn run(context: &Context, json: bool) -> Result<ExitCode> {
     let config = context.load(SourceUse::Needed)?;
     let report = block_on(check(&config))?;
     if json {
-        render::json(&to_json(&report));
+        render::json(&to_json(&report))?;
     } else {
-        print!("{}", render::paint_verdicts(&table(report.checks.iter())));
+        render::print(&render::paint_verdicts(&table(report.checks.iter())))?;
     }
     Ok(if report.is_ready() { ExitCode::Ok } else { ExitCode::Failure })
 }

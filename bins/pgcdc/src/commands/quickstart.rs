@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail};
-use cdc_manifest::{Manifest, TableStatus};
+use cdc_core::TableName;
+use cdc_manifest::{Manifest, TableEntry, TableStatus};
 use cdc_runtime::{Config, ExitCode, Secret, SourceUse, shutdown_on_signal, sibling_path};
 use cdc_wal::CheckStatus;
 use clap::Args;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, block_on};
 use crate::failure::Stop;
-use crate::{commands, settings};
+use crate::{commands, render, settings};
 
 /// The variable that the written configuration takes the URL from.
 const URL_VARIABLE: &str = "PGCDC_URL";
@@ -65,11 +66,16 @@ pub(crate) fn run(context: &Context, args: &QuickstartArgs) -> Result<ExitCode> 
     block_on(steps(args, &places, &config))
 }
 
+/// A line for whoever watches.
+fn say(line: &str) -> std::io::Result<()> {
+    render::print(&format!("{line}\n"))
+}
+
 async fn steps(args: &QuickstartArgs, places: &Places, config: &Config) -> Result<ExitCode> {
     let stop = shutdown_on_signal()?;
     let manifest = match manifest(config).await? {
         Some(manifest) => {
-            println!("lake: found at epoch {}", manifest.epoch.0);
+            say(&format!("lake: found at epoch {}", manifest.epoch.0))?;
             manifest
         }
         None => {
@@ -79,12 +85,12 @@ async fn steps(args: &QuickstartArgs, places: &Places, config: &Config) -> Resul
             copy(config, &stop).await?
         }
     };
-    print!("{}", reading(places, config, &manifest));
+    render::print(&reading(places, config, &manifest))?;
     if args.no_start {
         return Ok(ExitCode::Ok);
     }
     let server = if args.serve { Some(serve(places)?) } else { None };
-    println!("\nstart: following the log; Ctrl-C drains and stops");
+    say("\nstart: following the log; Ctrl-C drains and stops")?;
     let followed = commands::start::follow(config, &stop).await;
     if let Some(mut server) = server {
         // it got the same Ctrl-C; what is still there has nothing to lose
@@ -96,7 +102,7 @@ async fn steps(args: &QuickstartArgs, places: &Places, config: &Config) -> Resul
 
 fn write_config(args: &QuickstartArgs, places: &Places) -> Result<()> {
     if places.file.exists() {
-        println!("configuration: using {}", places.file.display());
+        say(&format!("configuration: using {}", places.file.display()))?;
         return Ok(());
     }
     if args.url.is_none() {
@@ -118,7 +124,7 @@ fn write_config(args: &QuickstartArgs, places: &Places) -> Result<()> {
             places.file.display()
         ))
     })?;
-    println!("configuration: wrote {}", places.file.display());
+    say(&format!("configuration: wrote {}", places.file.display()))?;
     Ok(())
 }
 
@@ -159,31 +165,33 @@ async fn manifest(config: &Config) -> Result<Option<Manifest>> {
 async fn preflight(config: &Config) -> Result<bool> {
     let report = commands::preflight::check(config).await?;
     let odd = || report.checks.iter().filter(|check| check.status != CheckStatus::Pass);
-    println!(
+    say(&format!(
         "preflight: {} of {} checks passed",
         report.checks.len() - odd().count(),
         report.checks.len()
-    );
+    ))?;
     if odd().next().is_some() {
-        print!("{}", commands::preflight::table(odd()));
+        render::print(&commands::preflight::table(odd()))?;
     }
     Ok(report.is_ready())
 }
 
 async fn copy(config: &Config, stop: &CancellationToken) -> Result<Manifest> {
-    println!("init: copying all tables at one position of the log");
+    say("init: copying all tables at one position of the log")?;
     let report = commands::init::init(config, stop).await?;
-    print!("{}", commands::init::text(&report));
+    render::print(&commands::init::text(&report))?;
     manifest(config).await?.context("init left no manifest")
 }
 
-/// The commands that read the lake, with the first table that has a name easy to type.
+/// The commands that read the lake, with the largest table that has a name easy to type.
 fn reading(places: &Places, config: &Config, manifest: &Manifest) -> String {
     let program = std::env::args().next().unwrap_or_else(|| "pgcdc".into());
     let file = places.file.display();
     let active = manifest.tables.iter().filter(|(_, entry)| entry.status == TableStatus::Active);
-    let Some((table, entry)) = active.min_by_key(|(table, _)| table.to_string().contains('"'))
-    else {
+    let preference = |(table, entry): &(&TableName, &TableEntry)| {
+        (!table.to_string().contains(['"', '\'', '$']), entry.row_count)
+    };
+    let Some((table, entry)) = active.max_by_key(preference) else {
         return String::new();
     };
     let iceberg = entry.iceberg_table.clone().unwrap_or_default();
@@ -223,7 +231,7 @@ fn serve(places: &Places) -> Result<Child> {
             }
         }
     });
-    println!("\nserve: HTTP on loopback; for an MCP client:\n{snippet:#}");
+    say(&format!("\nserve: HTTP on loopback; for an MCP client:\n{snippet:#}"))?;
     Ok(child)
 }
 

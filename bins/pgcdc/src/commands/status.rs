@@ -20,9 +20,9 @@ pub(crate) fn run(context: &Context, as_json: bool) -> Result<ExitCode> {
     }
     let json = to_json(&config, &report, SystemClock.now());
     if as_json {
-        render::json(&json);
+        render::json(&json)?;
     } else {
-        print!("{}", text(&json, &report));
+        render::print(&text(&json, &report))?;
     }
     Ok(ExitCode::Ok)
 }

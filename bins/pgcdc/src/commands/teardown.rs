@@ -14,7 +14,7 @@ pub(crate) fn run(context: &Context, yes: bool) -> Result<ExitCode> {
     let source = context::source(&config)?;
     let report =
         block_on(async { Ok(cdc_pipeline::teardown(&lake, &replication, &source, yes).await?) })?;
-    print!("{}", text(&report));
+    render::print(&text(&report))?;
     Ok(ExitCode::Ok)
 }
 

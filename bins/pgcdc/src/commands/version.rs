@@ -7,9 +7,9 @@ use crate::render;
 
 pub(crate) fn run(json: bool) -> Result<ExitCode> {
     if json {
-        render::json(&serde_json::to_value(BUILD_INFO)?);
+        render::json(&serde_json::to_value(BUILD_INFO)?)?;
     } else {
-        println!("{}", BUILD_INFO.line("pgcdc"));
+        render::print(&format!("{}\n", BUILD_INFO.line("pgcdc")))?;
     }
     Ok(ExitCode::Ok)
 }
