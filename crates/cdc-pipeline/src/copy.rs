@@ -15,9 +15,10 @@ use cdc_sink::{
     BaseOptions, BaseTarget, BaseWriter, EncodedFile, FileCompression, PartNumbers, RowBuilder,
 };
 use cdc_wal::{CopyBatch, CopyJob, SnapshotReader, Source};
-use futures::future::try_join_all;
+use futures::future::join_all;
 use parquet::file::metadata::ParquetMetaData;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 
@@ -49,6 +50,8 @@ pub(crate) struct CopySettings<'a> {
     pub(crate) policy: UnrepresentablePolicy,
     pub(crate) compression: FileCompression,
     pub(crate) progress: &'a dyn InitProgress,
+    /// Cancelled to end the copy early.
+    pub(crate) stop: CancellationToken,
 }
 
 /// One table's side of the copy.
@@ -71,14 +74,23 @@ pub(crate) struct BaseFile {
     pub(crate) metadata: Arc<ParquetMetaData>,
 }
 
-/// Copies all jobs and gives the base files of each table.
+/// Copies all jobs and gives the base files of each table. When this returns, also with an error,
+/// nothing writes to the lake any more, so that what was written can be removed.
 pub(crate) async fn copy_tables(
     settings: &CopySettings<'_>,
     targets: &BTreeMap<TableName, CopyTarget>,
     jobs: Vec<CopyJob>,
 ) -> Result<BTreeMap<TableName, Vec<BaseFile>>, Error> {
     let hands = deal(jobs, settings.workers.max(1));
-    let copied = try_join_all(hands.iter().map(|hand| worker(settings, targets, hand))).await?;
+    let work = hands.iter().map(|hand| async move {
+        let copied = worker(settings, targets, hand).await;
+        if copied.is_err() {
+            settings.stop.cancel();
+        }
+        copied
+    });
+    let ended = join_all(work).await;
+    let copied = first_cause(ended)?;
     let mut files: BTreeMap<TableName, Vec<BaseFile>> =
         targets.keys().map(|table| (table.clone(), Vec::new())).collect();
     for (table, file) in copied.into_iter().flatten() {
@@ -89,6 +101,20 @@ pub(crate) async fn copy_tables(
         settings.progress.done(table, parts.iter().map(|part| part.rows).sum());
     }
     Ok(files)
+}
+
+/// All results, or the error that ended the others: not the interruption that followed from it.
+fn first_cause<T>(ended: Vec<Result<T, Error>>) -> Result<Vec<T>, Error> {
+    let (mut done, mut cause) = (Vec::with_capacity(ended.len()), None);
+    for result in ended {
+        match result {
+            Ok(value) => done.push(value),
+            Err(Error::Interrupted) if cause.is_some() => {}
+            Err(error) if matches!(cause, None | Some(Error::Interrupted)) => cause = Some(error),
+            Err(_) => {}
+        }
+    }
+    cause.map_or(Ok(done), Err)
 }
 
 /// Deals jobs, biggest first, each to the worker with least to do.
@@ -133,21 +159,36 @@ async fn copy_job(
     let rows = RowBuilder::new(Arc::clone(&target.schema), settings.policy);
     let writer = base_writer(settings, target)?;
     let encoder = tokio::task::spawn_blocking(move || encode(rows, writer, batches, &files_in));
-    let receive = async {
+    let receive = async move {
+        // dropped at the end, also of a failure: without a sender the encoder comes to its end
+        let batches_in = batches_in;
         let mut copy = reader.copy(job).await?;
         while let Some(batch) = copy.next_batch().await? {
+            if settings.stop.is_cancelled() {
+                return Err(Error::Interrupted);
+            }
             settings.progress.rows(&job.table, batch.row_count());
             if batches_in.send(batch).await.is_err() {
                 // the encoder has failed and says why
                 break;
             }
         }
-        drop(batches_in);
-        Ok::<(), Error>(())
+        Ok(())
     };
     let encode =
         async { encoder.await.map_err(|source| Error::Worker { task: "copy encoding", source })? };
-    let ((), uploaded, ()) = tokio::try_join!(receive, upload(settings.store, files), encode)?;
+    let upload = async {
+        let uploaded = upload(settings.store, files).await;
+        if uploaded.is_err() {
+            settings.stop.cancel();
+        }
+        uploaded
+    };
+    // all three to their end, so that nothing goes on in the background
+    let (received, uploaded, encoded) = tokio::join!(receive, upload, encode);
+    encoded?;
+    let uploaded = uploaded?;
+    received?;
     Ok(uploaded)
 }
 

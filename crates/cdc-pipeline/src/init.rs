@@ -91,11 +91,7 @@ pub async fn init(
     };
     record.store(state_dir)?;
     let attempt = Attempt { settings, source, control: &control, lake: &lake, facts, plan };
-    let made = tokio::select! {
-        made = attempt.run(&record, progress) => made,
-        () = stop.cancelled() => Err(Error::Interrupted),
-    };
-    match made {
+    match attempt.run(&record, progress, stop).await {
         Ok(report) => {
             InitRecord::remove(state_dir)?;
             Ok(report)
@@ -173,13 +169,17 @@ impl Attempt<'_> {
         &self,
         record: &InitRecord,
         progress: &dyn InitProgress,
+        stop: &CancellationToken,
     ) -> Result<InitReport, Error> {
         let replication = &self.settings.replication;
         let sources = self.plan.sources();
         let ensured = self.control.ensure_publication(&replication.publication, &sources).await?;
-        let slot = self.source.create_slot(&self.slot_spec()).await?;
+        let slot = tokio::select! {
+            slot = async { self.source.create_slot(&self.slot_spec()).await } => slot?,
+            () = stop.cancelled() => return Err(Error::Interrupted),
+        };
         let now = self.lake.clock.now();
-        let files = self.copy(&slot, progress).await?;
+        let files = self.copy(&slot, progress, stop).await?;
         let pairs = self.create_tables(record, &slot, &files, now).await?;
         let rows = files
             .iter()
@@ -226,6 +226,7 @@ impl Attempt<'_> {
         &self,
         slot: &SlotSnapshot,
         progress: &dyn InitProgress,
+        stop: &CancellationToken,
     ) -> Result<BTreeMap<TableName, Vec<BaseFile>>, Error> {
         let columns: Vec<Vec<String>> = self
             .plan
@@ -267,6 +268,8 @@ impl Attempt<'_> {
             policy: self.settings.replication.types.policy.unrepresentable,
             compression: self.settings.lake.compression,
             progress,
+            // a worker that fails ends the others, not whoever asked for init
+            stop: stop.child_token(),
         };
         copy_tables(&settings, &targets, jobs).await
     }

@@ -6,7 +6,7 @@ use cdc_query::{Error, TableAccess, TableQuery, TableRequest, TableState, find_t
 use expect_test::expect;
 
 use crate::lake::Op;
-use crate::shop::{Reader, shop, show};
+use crate::shop::{Reader, kinds, shop, show};
 
 fn query(columns: &[&str], conditions: &[&str], order: &[&str], limit: usize) -> TableQuery {
     TableQuery {

@@ -5,7 +5,7 @@ use cdc_pipeline::TeardownReport;
 use cdc_runtime::{ExitCode, SourceUse};
 
 use crate::context::{self, Context, block_on};
-use crate::settings;
+use crate::{render, settings};
 
 pub(crate) fn run(context: &Context, yes: bool) -> Result<ExitCode> {
     let config = context.load(SourceUse::Needed)?;
