@@ -90,14 +90,11 @@ fn cut(args: &CutArgs) -> CutSpec {
 }
 
 async fn print(mut answer: Answer, args: &QueryArgs) -> anyhow::Result<()> {
-    // most failures come before the first row; then nothing is printed
-    let mut next = answer.rows.next().await.map_err(cdc_serve::Error::from)?;
     let mut output = Output::start(args.format, answer.rows.schema())?;
     let mut rows = 0;
-    while let Some(batch) = next {
+    while let Some(batch) = answer.rows.next().await.map_err(cdc_serve::Error::from)? {
         rows += batch.num_rows();
         output.batch(&batch)?;
-        next = answer.rows.next().await.map_err(cdc_serve::Error::from)?;
     }
     output.finish()?;
     if answer.rows.truncated() {

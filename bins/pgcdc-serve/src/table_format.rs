@@ -15,11 +15,6 @@ impl TextTable {
         table.load_preset(presets::ASCII_MARKDOWN);
         table.set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(schema.fields().iter().map(|field| escaped(field.name())));
-        for (column, field) in table.column_iter_mut().zip(schema.fields()) {
-            if field.data_type().is_numeric() {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
         TextTable(table)
     }
 
@@ -39,7 +34,7 @@ impl fmt::Display for TextTable {
 fn cell(value: &Value) -> Cell {
     match value {
         Value::Null => Cell::new("NULL"),
-        Value::Bare(text) => Cell::new(text),
+        Value::Bare(text) => Cell::new(text).set_alignment(CellAlignment::Right),
         Value::Text(text) | Value::Json(text) => Cell::new(escaped(text)),
     }
 }

@@ -273,6 +273,6 @@ mod tests {
         let mut sums: Vec<u64> =
             hands.iter().map(|hand| hand.iter().map(|job| job.heap_bytes >> 20).sum()).collect();
         sums.sort_unstable();
-        assert_eq!(sums, [80, 120]);
+        assert_eq!(sums, [100, 100]);
     }
 }

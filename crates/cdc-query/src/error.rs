@@ -138,11 +138,7 @@ impl Error {
         }
         match error.find_root() {
             DataFusionError::ResourcesExhausted(_) => Error::OutOfMemory,
-            DataFusionError::SQL(parse, _) => {
-                let text = first_line(parse);
-                let said = text.strip_prefix("sql parser error: ").unwrap_or(&text);
-                Error::Syntax(said.to_owned())
-            }
+            DataFusionError::SQL(parse, _) => Error::Syntax(first_line(parse)),
             DataFusionError::SchemaError(schema, _) => Error::Unplannable(first_line(schema)),
             DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) => {
                 Error::Unplannable(first_line(text))

@@ -63,6 +63,7 @@ const SCALAR: &[&str] = &[
     "now",
     "current_date",
     "current_time",
+    "to_char",
     "to_date",
     "to_timestamp",
     "to_timestamp_micros",

@@ -7,9 +7,8 @@ use cdc_core::{Epoch, TableName};
 use cdc_manifest::{Cut, TableRef};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::provider_as_source;
-use datafusion::execution::context::{SessionContext, SessionState};
+use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
-use datafusion::physical_plan::execute_stream;
 use futures::future::try_join_all;
 use tokio::time::Instant;
 
@@ -84,7 +83,7 @@ impl Engine {
         let table = Arc::new(GovernedTable::new(access, files, request.deleted));
         let session = self.session(Vec::new())?;
         let frame = request.query.build(&table, scan(&session, table.clone())?)?;
-        self.frame(frame, request.query.limit, started).await
+        self.stream(frame, request.query.limit, started).await
     }
 
     /// Rows of the changelog with an epoch above `since`, in commit order.
@@ -104,7 +103,7 @@ impl Engine {
         let table = Arc::new(GovernedTable::new(access, files, DeletedRows::Shown));
         let session = self.session(Vec::new())?;
         let frame = changes::build(&table, scan(&session, table.clone())?, since, query)?;
-        self.frame(frame, query.limit, started).await
+        self.stream(frame, query.limit, started).await
     }
 
     /// Rows of a statement over the tables that [`sql_tables`] found in it, each with its decision.
@@ -127,30 +126,20 @@ impl Engine {
             Ok::<_, Error>(NamedTable { schema, name, provider: Arc::new(provider) })
         };
         let session = self.session(try_join_all(tables.into_iter().map(load)).await?)?;
-        let (state, plan) = plan_on_own_stack(session.state(), statement, limit).await?;
-        self.stream(state, plan, limit, started).await
+        let (session, plan) = plan_on_own_stack(session, statement).await?;
+        check_plan(&plan)?;
+        let frame = DataFrame::new(session.state(), plan);
+        let frame = frame
+            .limit(0, Some(limit.saturating_add(1)))
+            .map_err(|error| Error::engine("plan", error))?;
+        self.stream(frame, limit, started).await
     }
 
-    async fn frame(&self, frame: DataFrame, limit: usize, started: Instant) -> Result<Rows> {
-        let (state, plan) = frame.into_parts();
-        let plan = state.optimize(&plan).map_err(|error| Error::engine("plan", error))?;
-        self.stream(state, plan, limit, started).await
-    }
-
-    /// Runs an optimised plan. Planning the scans reads delete files, so the clock runs already.
-    async fn stream(
-        &self,
-        state: SessionState,
-        plan: LogicalPlan,
-        limit: usize,
-        started: Instant,
-    ) -> Result<Rows> {
+    async fn stream(&self, frame: DataFrame, limit: usize, started: Instant) -> Result<Rows> {
         let timeout = self.limits().timeout;
-        let planning = state.query_planner().create_physical_plan(&plan, &state);
-        let stream = tokio::time::timeout_at(started + timeout, planning)
-            .await
+        let planned = tokio::time::timeout_at(started + timeout, frame.execute_stream()).await;
+        let stream = planned
             .map_err(|_| Error::QueryTimeout { seconds: timeout.as_secs() })?
-            .and_then(|plan| execute_stream(plan, state.task_ctx()))
             .map_err(|error| Error::engine("plan", error))?;
         Ok(Rows::new(stream, limit, started, timeout))
     }
@@ -168,18 +157,21 @@ pub fn sql_tables(cut: &Cut, statement: &CheckedSql) -> Result<Vec<SqlTable>> {
     statement.tables()?.into_iter().map(find).collect()
 }
 
-/// Plans, checks and optimises on a thread with a deep stack. All tables are in the session, so the
-/// planner's future waits for nothing.
+/// Plans over the session's tables. The future is driven on a thread with a deep stack; all tables
+/// are in the session, so it waits for nothing.
 async fn plan_on_own_stack(
-    state: SessionState,
+    session: SessionContext,
     statement: CheckedSql,
-    limit: usize,
-) -> Result<(SessionState, LogicalPlan)> {
+) -> Result<(SessionContext, LogicalPlan)> {
     let (send, receive) = tokio::sync::oneshot::channel();
     let plan = move || {
-        let planned = plan(&state, statement, limit);
-        // the caller may have gone
-        let _ = send.send(planned.map(|plan| (state, plan)));
+        let planning = async {
+            let state = session.state();
+            let plan = state.statement_to_plan(statement.into_statement()).await?;
+            state.optimize(&plan)
+        };
+        let planned = futures::executor::block_on(planning);
+        let _ = send.send(planned.map(|plan| (session, plan)));
     };
     let failed = |cause: String| Error::Engine {
         operation: "plan",
@@ -190,19 +182,8 @@ async fn plan_on_own_stack(
         .stack_size(PLANNER_STACK_BYTES)
         .spawn(plan)
         .map_err(|error| failed(error.to_string()))?;
-    receive.await.map_err(|_| failed("the planner panicked".into()))?
-}
-
-fn plan(state: &SessionState, statement: CheckedSql, limit: usize) -> Result<LogicalPlan> {
-    let engine = |error| Error::engine("plan", error);
-    let planning = state.statement_to_plan(statement.into_statement());
-    let plan = futures::executor::block_on(planning).map_err(engine)?;
-    check_plan(&plan)?;
-    let limited = LogicalPlanBuilder::from(plan)
-        .limit(0, Some(limit.saturating_add(1)))
-        .and_then(LogicalPlanBuilder::build)
-        .map_err(engine)?;
-    state.optimize(&limited).map_err(engine)
+    let planned = receive.await.map_err(|_| failed("the planner panicked".into()))?;
+    planned.map_err(|error| Error::engine("plan", error))
 }
 
 fn scan(session: &SessionContext, table: Arc<GovernedTable>) -> Result<DataFrame> {

@@ -16,14 +16,11 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::object_store::{ObjectStoreRegistry, ObjectStoreUrl};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::logical_expr::planner::ExprPlanner;
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionConfig;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 use crate::functions;
-use crate::sql::TypedLiterals;
 use crate::{Error, Result};
 
 /// Bounds of a query.
@@ -91,16 +88,11 @@ impl Engine {
 
     /// A session that knows these tables and the functions of the allow-list.
     pub(crate) fn session(&self, tables: Vec<NamedTable>) -> Result<SessionContext> {
-        let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(TypedLiterals)];
-        planners.extend(SessionStateDefaults::default_expr_planners());
-        let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(TypedLiterals)];
-        rules.extend(Analyzer::new().rules);
         let state = SessionStateBuilder::new()
             .with_config(self.config())
             .with_runtime_env(self.runtime.clone())
             .with_catalog_list(catalog(tables).map_err(|error| Error::engine("plan", error))?)
-            .with_expr_planners(planners)
-            .with_analyzer_rules(rules)
+            .with_expr_planners(SessionStateDefaults::default_expr_planners())
             .with_scalar_functions(functions::scalar())
             .with_aggregate_functions(functions::aggregate())
             .with_window_functions(functions::window())
@@ -118,8 +110,6 @@ impl Engine {
             .with_repartition_file_scans(false);
         let options = config.options_mut();
         options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
-        // 0.1 is a decimal, as in PostgreSQL, and compares exactly with one
-        options.sql_parser.parse_float_as_decimal = true;
         options.execution.time_zone = Some("UTC".to_owned());
         options.execution.parquet.pushdown_filters = true;
         options.execution.parquet.reorder_filters = true;

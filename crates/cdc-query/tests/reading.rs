@@ -6,7 +6,7 @@ use cdc_query::{Error, TableAccess, TableQuery, TableRequest, TableState, find_t
 use expect_test::expect;
 
 use crate::lake::Op;
-use crate::shop::{Reader, kinds, shop, show};
+use crate::shop::{Reader, shop, show};
 
 fn query(columns: &[&str], conditions: &[&str], order: &[&str], limit: usize) -> TableQuery {
     TableQuery {
@@ -186,51 +186,4 @@ async fn sql_joins_tables_and_changelogs_of_one_cut() {
     assert_eq!(reader.sql(changes).await.unwrap(), "D | 2\nI | 2\nU | 2");
     assert_eq!(reader.sql("SELECT id FROM orders ORDER BY id DESC LIMIT 2").await.unwrap(), "8\n7");
     assert_eq!(reader.sql("SELECT 1 + 1").await.unwrap(), "2");
-}
-
-#[tokio::test]
-async fn text_literals_take_the_type_beside_them() {
-    let reader = Reader::of(&kinds().await);
-    let id = "0198f3c2-5b1e-7c3a-9f1d-2f6a0c9b1e77";
-    let cases = [
-        ("id = '1'".to_owned(), "1"),
-        (format!("ref = '{id}'"), "1"),
-        (format!("ref IN ('{id}', '00000000-0000-0000-0000-000000000000')"), "1"),
-        (format!("'{id}' < ref"), "2"),
-        ("day BETWEEN '2026-05-04' AND '2026-05-05'".to_owned(), "1"),
-        ("instant > '2026-05-04T14:00:00+02:00'".to_owned(), "2"),
-        ("price = 0.1".to_owned(), "1"),
-        ("price IN ('0.1', '7')".to_owned(), "1"),
-        ("raw = '\\x00ff'".to_owned(), "1"),
-        ("flag = 'true'".to_owned(), "1"),
-        ("ratio = 'NaN'".to_owned(), "2"),
-        ("id IN (SELECT id FROM kinds WHERE day > '2026-05-04')".to_owned(), "2"),
-    ];
-    for (condition, expected) in cases {
-        let rows = reader.sql(&format!("SELECT id FROM kinds WHERE {condition}")).await;
-        assert_eq!(rows.unwrap(), expected, "{condition}");
-    }
-    let error = reader.sql("SELECT id FROM kinds WHERE id = 'one'").await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the SQL does not fit the tables: 'one' is not a value of type int"
-    );
-}
-
-#[tokio::test]
-async fn outputs_without_a_name_are_named_for_people() {
-    let reader = Reader::of(&shop().await);
-    let names = async |sql: &str| {
-        let rows = reader.rows(&cdc_manifest::CutSpec::Main, sql).await.unwrap();
-        rows.columns()
-            .into_iter()
-            .map(|c| format!("{}: {}", c.name, c.type_name))
-            .collect::<Vec<_>>()
-    };
-    let named = names("SELECT id, count(*), max(amount), 1 + 1 FROM orders GROUP BY id").await;
-    assert_eq!(named, ["id: long", "count: long", "max: decimal(10, 2)", "?column?: long"]);
-    let distinct = "SELECT DISTINCT upper(note) FROM orders WHERE id < 3 ORDER BY upper(note)";
-    assert_eq!(reader.sql(distinct).await.unwrap(), "ONE AGAIN\nTWO AGAIN");
-    let ordered = "SELECT count(*) FROM orders GROUP BY id > 5 ORDER BY count(*) DESC, max(id)";
-    assert_eq!(reader.sql(ordered).await.unwrap(), "4\n3");
 }

@@ -117,7 +117,7 @@ async fn a_query_that_takes_too_long_or_too_much_is_stopped() {
     reader.engine = Engine::new(limits).unwrap();
     let grouped = "SELECT note, count(*) FROM orders GROUP BY note ORDER BY 1";
     assert!(matches!(reader.sql(grouped).await, Err(Error::OutOfMemory)));
-    let limits = QueryLimits { timeout: Duration::ZERO, ..limits };
+    let limits = QueryLimits { timeout: Duration::ZERO, memory_bytes: 1 << 30, ..limits };
     reader.engine = Engine::new(limits).unwrap();
     assert!(matches!(reader.sql(grouped).await, Err(Error::QueryTimeout { .. })));
 }

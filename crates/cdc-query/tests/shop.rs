@@ -57,29 +57,6 @@ pub(crate) async fn shop() -> TestLake {
     lake
 }
 
-/// `public.kinds` with two rows of many types.
-pub(crate) async fn kinds() -> TestLake {
-    let store = LakeStore::open(&StorageSpec::Memory).unwrap();
-    let kinds = schema(
-        "public.kinds",
-        &[
-            ("id", "int"),
-            ("flag", "boolean"),
-            ("price", "decimal(10, 4)"),
-            ("ratio", "double"),
-            ("day", "date"),
-            ("instant", "timestamptz"),
-            ("ref", "uuid"),
-            ("raw", "binary"),
-        ],
-    );
-    let rows: &[&str] = &[
-        r#"{"id": 1, "flag": true, "price": "0.1", "ratio": 0.5, "day": "2026-05-04", "instant": "2026-05-04T12:00:00Z", "ref": "0198f3c25b1e7c3a9f1d2f6a0c9b1e77", "raw": "00ff"}"#,
-        r#"{"id": 2, "flag": false, "price": "0.2", "ratio": "NaN", "day": "2026-05-06", "instant": "2026-05-06T12:00:00Z", "ref": "1198f3c25b1e7c3a9f1d2f6a0c9b1e77", "raw": "00"}"#,
-    ];
-    TestLake::create(store, vec![(kinds, rows)]).await
-}
-
 /// A reader of a lake.
 pub(crate) struct Reader {
     pub(crate) lake: Lake,
@@ -114,10 +91,6 @@ impl Reader {
     }
 
     pub(crate) async fn sql_at(&self, at: &CutSpec, sql: &str) -> Result<String> {
-        show(self.rows(at, sql).await?).await
-    }
-
-    pub(crate) async fn rows(&self, at: &CutSpec, sql: &str) -> Result<Rows> {
         let cut = self.lake.cut(at).await?;
         let statement = CheckedSql::parse(sql)?;
         let with_access = |table: cdc_query::SqlTable| {
@@ -125,7 +98,7 @@ impl Reader {
             (table, access)
         };
         let tables = sql_tables(&cut, &statement)?.into_iter().map(with_access).collect();
-        self.engine.sql(&self.lake, &cut, statement, tables, 100).await
+        show(self.engine.sql(&self.lake, &cut, statement, tables, 100).await?).await
     }
 }
 

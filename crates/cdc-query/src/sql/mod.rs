@@ -1,18 +1,15 @@
 //! SQL of a caller, from text to rows.
 //!
 //! ```text
-//! text -> gate (tokens) -> parse -> shape (syntax) -> names -> tables wanted
-//!      -> [policy decides per table] -> plan over those tables only, literals typed
-//!      -> plan allow-list -> run
+//! text -> gate (tokens) -> parse -> shape (syntax) -> tables wanted -> [policy decides per table]
+//!      -> plan over those tables only -> plan allow-list -> run
 //! ```
 //! A [`CheckedSql`] exists only for text that passed the first three steps, and running it needs a
 //! decision for every table it names.
 
 mod gate;
-mod names;
 mod plan;
 mod shape;
-mod typing;
 
 use datafusion::sql::TableReference;
 use datafusion::sql::parser::{DFParserBuilder, Statement as ParsedStatement};
@@ -20,7 +17,6 @@ use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
 pub(crate) use plan::check_plan;
-pub(crate) use typing::TypedLiterals;
 
 use crate::{Error, Result};
 
@@ -102,14 +98,11 @@ fn parse(sql: &str) -> Result<CheckedSql> {
         .and_then(|mut parser| parser.parse_statements())
         .map_err(|error| Error::engine("plan", error))?;
     let mut statements = parsed.into_iter();
-    let (Some(mut statement), None) = (statements.next(), statements.next()) else {
+    let (Some(statement), None) = (statements.next(), statements.next()) else {
         return gate::refused("one statement", "the SQL has more than one statement");
     };
-    match &mut statement {
-        ParsedStatement::Statement(inner) => {
-            shape::check(inner)?;
-            names::name_outputs(inner);
-        }
+    match &statement {
+        ParsedStatement::Statement(inner) => shape::check(inner)?,
         _ => return gate::refused("select only", "only SELECT is available"),
     }
     let (tables, _ctes) =
