@@ -42,11 +42,16 @@ async fn without_lake_or_configuration_the_way_out_is_named() {
     let shop = Shop::empty();
     let run = shop.run(&["query"]);
     assert_eq!(run.code, Some(1));
-    expect![""].assert_eq(&run.stderr);
+    expect![[r#"
+        error: no lake here: manifest.json does not exist; hint: run `pgcdc init` first
+    "#]]
+    .assert_eq(&run.stderr);
     std::fs::remove_file(shop.path().join("pgcdc.yml")).unwrap();
     let run = shop.run(&["query"]);
     assert_eq!(run.code, Some(2));
-    expect![""].assert_eq(&run.stderr);
+    expect![[r#"
+        error: no configuration file: neither pgcdc.yml nor pg-cdc.yml is in the working directory; hint: name one with --config, or run `pgcdc quickstart`
+    "#]].assert_eq(&run.stderr);
 }
 
 #[tokio::test]
@@ -55,7 +60,9 @@ async fn a_governed_lake_is_not_served_without_its_policy() {
     shop.write_config("governance: { backend: sqlite, mode: permissive }\n");
     let run = shop.run(&["query", "-t", "orders"]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""));
-    expect![""].assert_eq(&run.stderr);
+    expect![[r#"
+        error: governance is configured, and this build cannot enforce it; hint: nothing is served rather than too much
+    "#]].assert_eq(&run.stderr);
 }
 
 #[test]
