@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use cdc_core::{ArrayPolicy, NumericPolicy, StoredAs, TypePolicy, UnrepresentablePolicy};
 use cdc_governance::{RuleText, TableRules, TagPolicy};
 use cdc_iceberg::TableNaming;
-use cdc_manifest::StorageSpec;
+use cdc_manifest::{RawRetention, StorageSpec};
 use cdc_pipeline::{
     Compression, DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, RefSettings,
     ReplicationSettings, TruncateMode, TypeSettings,
@@ -204,7 +204,16 @@ fn unsupported(key: &str, value: &str, instead: &str) -> Stop {
 }
 
 fn refs(config: &Config) -> RefSettings {
-    RefSettings { inline_raw: count(config.refstore.inline_raw) }
+    let refstore = &config.refstore;
+    RefSettings {
+        inline_raw: count(refstore.inline_raw),
+        retention: RawRetention {
+            // -1 keeps all
+            newest: usize::try_from(refstore.retain_raw).ok(),
+            hourly: count(refstore.retain_hourly),
+            daily: count(refstore.retain_daily),
+        },
+    }
 }
 
 fn count(value: u32) -> usize {

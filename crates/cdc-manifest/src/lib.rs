@@ -36,6 +36,6 @@ pub use manifest::{
 };
 pub use refs::{
     AdvanceOptions, Advanced, Cut, CutResolver, CutSpec, MAIN, PromotionMode, REFS_VERSION,
-    RawIndex, RawTag, Ref, RefColumn, RefKind, Refs, RefsStore, STAGING, TableRef,
+    RawIndex, RawRetention, RawTag, Ref, RefColumn, RefKind, Refs, RefsStore, STAGING, TableRef,
 };
 pub use store::{DurableFs, LakeStore, ObjectVersion, Revalidated, StorageSpec, Swap};

@@ -3,7 +3,7 @@
 use cdc_core::{Epoch, ErrorKind, Lsn};
 use cdc_manifest::{
     AdvanceOptions, CutResolver, CutSpec, LakeStore, MAIN, Manifest, ManifestStore, PromotionMode,
-    RefsStore, STAGING, Swap, layout,
+    RawRetention, RefsStore, STAGING, Swap, layout,
 };
 use chrono::TimeDelta;
 
@@ -57,6 +57,61 @@ async fn manual_promotion_freezes_main_after_the_first_flush() {
     assert_eq!((main.name.as_str(), main.epoch), (MAIN, manifests[0].epoch));
     let staging = resolver.resolve(&CutSpec::of_ref(STAGING)).await.unwrap();
     assert_eq!(staging.epoch, manifests[4].epoch);
+}
+
+#[tokio::test]
+async fn raw_tags_are_pruned_to_what_is_kept_and_index_and_inline_tags_follow() {
+    let (dir, lake) = filesystem();
+    let manifests = five_flushes(&lake, AdvanceOptions::default()).await;
+    let store = RefsStore::new(lake.clone());
+    let keys = store.list_raw().await.unwrap();
+    let bytes = |key: &str| std::fs::read(dir.path().join(key)).unwrap();
+    let newest = bytes(&keys[4]);
+    let keep = |newest| RawRetention { newest, hourly: 0, daily: 0 };
+    for all in [None, Some(5), Some(100)] {
+        assert_eq!(store.prune_raw(keep(all)).await.unwrap(), 0);
+    }
+    assert_eq!(store.list_raw().await.unwrap(), keys);
+
+    assert_eq!(store.prune_raw(keep(Some(3))).await.unwrap(), 2);
+    assert_eq!(store.list_raw().await.unwrap(), keys[2..]);
+    assert_eq!(bytes(&keys[4]), newest);
+    let tag = |at: usize| layout::raw_tag_name(manifests[at].updated_at);
+    let refs = store.load().await.unwrap();
+    let names: Vec<&String> = refs.refs.keys().collect();
+    assert_eq!(names, [MAIN, &tag(2), &tag(3), &tag(4), STAGING]);
+    let raw = refs.raw.clone().unwrap();
+    assert_eq!((raw.count, raw.oldest, raw.newest), (3, Some(tag(2)), Some(tag(4))));
+    assert_eq!(store.prune_raw(keep(Some(3))).await.unwrap(), 0);
+    assert_eq!(store.load().await.unwrap(), refs);
+
+    let resolver = CutResolver::new(lake, PromotionMode::Auto);
+    let pruned = resolver.resolve(&CutSpec::Named(tag(0))).await.unwrap_err();
+    assert_eq!(pruned.kind(), ErrorKind::NotFound);
+    let at = resolver.resolve(&CutSpec::Epoch(manifests[2].epoch)).await.unwrap();
+    assert_eq!(at.name, tag(2));
+}
+
+/// A crash after refs.json was written and before the objects were removed.
+#[tokio::test]
+async fn tags_that_a_crash_left_behind_are_removed_by_the_next_pruning() {
+    let (dir, lake) = filesystem();
+    five_flushes(&lake, AdvanceOptions::default()).await;
+    let store = RefsStore::new(lake.clone());
+    let oldest = store.list_raw().await.unwrap().remove(0);
+    let content = std::fs::read(dir.path().join(&oldest)).unwrap();
+    let keep = RawRetention { newest: Some(2), hourly: 0, daily: 0 };
+    assert_eq!(store.prune_raw(keep).await.unwrap(), 3);
+    std::fs::write(dir.path().join(&oldest), content).unwrap();
+    // the next flush counts one more, and its pruning looks at the objects
+    let manifests = ManifestStore::new(lake);
+    let base = manifests.require().await.unwrap();
+    let next = flushed(&base.value);
+    assert!(matches!(manifests.commit(&base, &next).await.unwrap(), Swap::Stored(_)));
+    store.advance(&next, AdvanceOptions::default()).await.unwrap();
+    assert_eq!(store.prune_raw(keep).await.unwrap(), 2);
+    assert_eq!(store.list_raw().await.unwrap().len(), 2);
+    assert_eq!(store.load().await.unwrap().raw.unwrap().count, 2);
 }
 
 #[tokio::test]

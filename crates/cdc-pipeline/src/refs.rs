@@ -5,7 +5,8 @@ use cdc_manifest::{AdvanceOptions, Manifest, PromotionMode};
 use crate::lake::Lake;
 use crate::settings::RefSettings;
 
-/// Writes the raw tag of the newest cut and moves `staging` and `main` there.
+/// Writes the raw tag of the newest cut, moves `staging` and `main` there, and removes the raw tags
+/// that are no longer kept.
 pub(crate) async fn advance_refs(lake: &Lake, manifest: &Manifest, settings: RefSettings) {
     let options = AdvanceOptions { mode: PromotionMode::Auto, inline_raw: settings.inline_raw };
     match lake.refs.advance(manifest, options).await {
@@ -13,6 +14,14 @@ pub(crate) async fn advance_refs(lake: &Lake, manifest: &Manifest, settings: Ref
         Err(error) => {
             let error = cdc_core::chain(&error);
             tracing::warn!(error, "refs write failed");
+        }
+    }
+    match lake.refs.prune_raw(settings.retention).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::debug!(removed, "raw tags pruned"),
+        Err(error) => {
+            let error = cdc_core::chain(&error);
+            tracing::warn!(error, "raw tags not pruned");
         }
     }
 }

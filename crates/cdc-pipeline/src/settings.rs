@@ -6,7 +6,7 @@ use std::time::Duration;
 use cdc_core::{StoredAs, TableName, TypePolicy};
 use cdc_governance::TableRules;
 use cdc_iceberg::TableNaming;
-use cdc_manifest::StorageSpec;
+use cdc_manifest::{RawRetention, StorageSpec};
 use cdc_sink::FileCompression;
 use globset::GlobMatcher;
 
@@ -107,6 +107,8 @@ pub struct FlushSettings {
 pub struct RefSettings {
     /// Newest raw tags repeated in `refs.json`.
     pub inline_raw: usize,
+    /// Raw tags that stay.
+    pub retention: RawRetention,
 }
 
 /// Everything `init` needs besides the source.

@@ -1,10 +1,11 @@
 //! The ordinary day: snapshot, changes, restarts, and equality with the source afterwards.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Env, Scenario};
 use crate::lab::{Expected, Lab, Oracle};
@@ -16,6 +17,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     ("pgbench_and_the_shop_equal_their_source", pgbench_and_shop),
     ("a_restart_continues_where_the_drain_ended", restart),
     ("an_idle_source_stays_covered_and_lets_wal_go", idle_source),
+    ("raw_tags_are_pruned_to_what_is_kept", raw_tags),
     ("teardown_leaves_nothing_on_the_source", teardown),
 ];
 
@@ -132,6 +134,46 @@ fn restart(env: &Env<'_>) -> Result<()> {
     lab.settle(&daemon)?;
     lab.expect_equal(Expected::Changes(&oracle.counts()?))?;
     daemon.stop()
+}
+
+fn raw_tags(env: &Env<'_>) -> Result<()> {
+    let mut lab = env.lab()?;
+    lab.set("refstore", json!({"retain_raw": 3, "retain_hourly": 0, "retain_daily": 0}))?;
+    lab.init()?;
+    let tags = || -> Result<Vec<(String, Vec<u8>)>> {
+        let mut tags = Vec::new();
+        for file in fs::read_dir(lab.lake().join("refs/raw"))? {
+            let file = file?;
+            let name = file.file_name().to_string_lossy().into_owned();
+            // a tag may go while we look
+            tags.extend(fs::read(file.path()).ok().map(|bytes| (name, bytes)));
+        }
+        tags.sort();
+        Ok(tags)
+    };
+    let daemon = lab.start()?;
+    let mut seen: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for _ in 0..7 {
+        lab.settle(&daemon)?;
+        for (name, bytes) in tags()? {
+            let known = seen.entry(name.clone()).or_insert_with(|| bytes.clone());
+            ensure!(*known == bytes, "the tag {name} was changed");
+        }
+    }
+    daemon.stop()?;
+    seen.extend(tags()?);
+    ensure!(seen.len() > 3, "only {} tags were ever made", seen.len());
+    let left: Vec<String> = tags()?.into_iter().map(|(name, _)| name).collect();
+    let newest: Vec<String> = seen.keys().rev().take(3).rev().cloned().collect();
+    ensure!(left == newest, "kept {left:?}, not {newest:?}");
+    let status = lab.pgcdc(&["status", "--json"])?.expect_code(0)?.json()?;
+    ensure!(status["refs"]["raw_count"] == 3, "status: {}", status["refs"]);
+    // what is kept is read, what is not is not found
+    let epoch = lab.manifest()?["epoch"].as_u64().unwrap_or(0);
+    lab.query(&["-t", "public.heartbeat", "--epoch", &(epoch - 2).to_string()])?;
+    let gone = (epoch - 3).to_string();
+    let gone = ["query", "-t", "public.heartbeat", "--epoch", gone.as_str()];
+    lab.run("pgcdc-serve", &gone)?.expect_code(4).map(|_| ())
 }
 
 fn idle_source(env: &Env<'_>) -> Result<()> {

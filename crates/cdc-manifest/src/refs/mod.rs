@@ -1,9 +1,11 @@
 //! `refs.json` and the raw tags: named cuts of the lake.
 //!
-//! A raw tag is an immutable object of its own, written if absent; `refs.json` repeats the newest
-//! ones for readers of pg-cdc (Go) and keeps the branches `main` and `staging`.
+//! A raw tag is an immutable object of its own, written if absent and removed whole once it is no
+//! longer kept; `refs.json` repeats the newest ones for readers of pg-cdc (Go) and keeps the branches
+//! `main` and `staging`.
 
 mod resolve;
+mod retention;
 mod store;
 
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use resolve::{Cut, CutResolver, CutSpec};
+pub use retention::RawRetention;
 pub use store::{AdvanceOptions, Advanced, PromotionMode, RefsStore};
 
 use crate::json::Extra;

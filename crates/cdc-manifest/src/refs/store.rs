@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use chrono::{DateTime, Utc};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use object_store::ObjectStoreExt;
 
-use super::{MAIN, REFS_VERSION, RawIndex, RawTag, Ref, RefKind, Refs, STAGING};
+use super::{MAIN, REFS_VERSION, RawIndex, RawRetention, RawTag, Ref, RefKind, Refs, STAGING};
 use crate::json::{self, Extra};
 use crate::layout::{self, RAW_TAG_PREFIX, REFS_KEY};
 use crate::manifest::{Manifest, Versioned};
@@ -15,6 +17,11 @@ use crate::{Error, Result};
 
 /// Swaps tried before a caller is told that somebody else keeps winning.
 const SWAP_ATTEMPTS_MAX: u32 = 10;
+
+/// Tags removed by one call of [`RefsStore::prune_raw`]; the next one goes on.
+const PRUNED_TAGS_MAX: usize = 256;
+/// Tag objects removed at once.
+const REMOVALS_MAX: usize = 8;
 
 /// `promotion.mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,6 +128,50 @@ impl RefsStore {
         Err(Error::Contended { key: REFS_KEY.to_owned(), attempts: SWAP_ATTEMPTS_MAX })
     }
 
+    /// Removes raw tags that are no longer kept, at most [`PRUNED_TAGS_MAX`] of them and the oldest
+    /// first, and gives their number. `refs.json` stops naming them before they go, so a crash in
+    /// between leaves objects that the next call finds.
+    ///
+    /// # Errors
+    /// [`Error::Object`], [`Error::Contended`]; the next call makes up for it.
+    pub async fn prune_raw(&self, retention: RawRetention) -> Result<usize> {
+        for _ in 0..SWAP_ATTEMPTS_MAX {
+            let Some(Versioned { value: mut refs, version }) = self.load_versioned().await? else {
+                return Ok(0);
+            };
+            if refs.raw.as_ref().is_none_or(|index| retention.keeps_all(index.count)) {
+                return Ok(0);
+            }
+            let keys = self.list_raw().await?;
+            let times: Vec<_> =
+                keys.iter().filter_map(|key| layout::raw_tag_key_time(key)).collect();
+            let mut expired = retention.expired(&times);
+            expired.truncate(PRUNED_TAGS_MAX);
+            let before = refs.clone();
+            forget_tags(&mut refs, &times, &expired);
+            if refs == before || self.swap(&refs, Some(&version)).await? {
+                self.remove_tags(&expired).await?;
+                return Ok(expired.len());
+            }
+        }
+        Err(Error::Contended { key: REFS_KEY.to_owned(), attempts: SWAP_ATTEMPTS_MAX })
+    }
+
+    async fn remove_tags(&self, times: &[DateTime<Utc>]) -> Result<()> {
+        let remove = |time: &DateTime<Utc>| {
+            let key = layout::raw_tag_key(*time);
+            async move {
+                match self.lake.store().delete(&object_path(&key)?).await {
+                    // another pruner was faster
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+                    Err(source) => Err(Error::object("remove", &key, source)),
+                }
+            }
+        };
+        let removals: Vec<_> = times.iter().map(|time| remove(time).boxed()).collect();
+        stream::iter(removals).buffer_unordered(REMOVALS_MAX).try_collect().await
+    }
+
     /// Counts the raw tags again, after one may have been written without its index.
     ///
     /// # Errors
@@ -192,6 +243,19 @@ fn apply(refs: &mut Refs, manifest: &Manifest, raw_tag: &str, options: AdvanceOp
     refs.refs.insert(raw_tag.to_owned(), Ref { kind: RefKind::Tag, ..branch });
     keep_newest_tags(&mut refs.refs, options.inline_raw);
     main_moved
+}
+
+/// Takes expired tags out of the file and of its index, which counts the objects anew.
+fn forget_tags(refs: &mut Refs, times: &[DateTime<Utc>], expired: &[DateTime<Utc>]) {
+    let left: Vec<&DateTime<Utc>> =
+        times.iter().filter(|time| expired.binary_search(time).is_err()).collect();
+    let index = refs.raw.get_or_insert_with(RawIndex::empty);
+    let name = |time: Option<&&DateTime<Utc>>| time.map(|time| layout::raw_tag_name(**time));
+    index.count = left.len() as u64;
+    (index.oldest, index.newest) = (name(left.first()), name(left.last()));
+    for time in expired {
+        refs.refs.remove(&layout::raw_tag_name(*time));
+    }
 }
 
 /// Tag names sort by time.
