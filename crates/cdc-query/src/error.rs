@@ -23,6 +23,16 @@ pub enum Error {
     /// The ref, epoch, LSN or time names no cut that is kept.
     #[error("no such cut: {0}")]
     NoSuchCut(String),
+    /// Changes were asked for across a range that the changelog lacks.
+    #[error(
+        "changes of `{table}` since then are not complete; hint: read its current state, then ask for changes since epoch {oldest_epoch}"
+    )]
+    Expired {
+        /// The table.
+        table: String,
+        /// Changes since this epoch are complete.
+        oldest_epoch: u64,
+    },
     /// The table has no complete base yet.
     #[error("table `{0}` has no complete base")]
     NoBase(String),
@@ -110,6 +120,7 @@ impl Error {
             Error::NoLake | Error::NoSuchTable(_) | Error::NoSuchCut(_) | Error::NoBase(_) => {
                 ErrorKind::NotFound
             }
+            Error::Expired { .. } => ErrorKind::Gap,
             Error::AmbiguousTable(_)
             | Error::NoSuchColumn { .. }
             | Error::BadCondition { .. }

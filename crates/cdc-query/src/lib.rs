@@ -18,6 +18,7 @@
 mod access;
 mod changes;
 mod condition;
+mod deadline;
 mod error;
 mod files;
 mod functions;

@@ -4,15 +4,14 @@ use datafusion::arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use std::time::Duration;
-use tokio::time::Instant;
 
+use crate::deadline::Deadline;
 use crate::{Error, Result};
 
 /// A column of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ColumnHeader {
-    /// Name; not necessarily unique.
+    /// Name.
     pub name: String,
     /// Type in the words of the Iceberg specification.
     pub type_name: String,
@@ -24,8 +23,7 @@ pub struct Rows {
     stream: SendableRecordBatchStream,
     left: usize,
     truncated: bool,
-    deadline: Instant,
-    timeout: Duration,
+    deadline: Deadline,
 }
 
 impl std::fmt::Debug for Rows {
@@ -36,15 +34,8 @@ impl std::fmt::Debug for Rows {
 
 impl Rows {
     /// At most `limit` rows of a stream that yields one more where there is one more.
-    pub(crate) fn new(
-        stream: SendableRecordBatchStream,
-        limit: usize,
-        started: Instant,
-        timeout: Duration,
-    ) -> Rows {
-        let schema = stream.schema();
-        let deadline = started + timeout;
-        Rows { schema, stream, left: limit, truncated: false, deadline, timeout }
+    pub(crate) fn new(stream: SendableRecordBatchStream, limit: usize, deadline: Deadline) -> Rows {
+        Rows { schema: stream.schema(), stream, left: limit, truncated: false, deadline }
     }
 
     /// Arrow schema of the batches.
@@ -71,11 +62,7 @@ impl Rows {
         if self.truncated {
             return Ok(None);
         }
-        let next = tokio::time::timeout_at(self.deadline, self.stream.next()).await;
-        let Ok(next) = next else {
-            return Err(Error::QueryTimeout { seconds: self.timeout.as_secs() });
-        };
-        let Some(batch) = next else { return Ok(None) };
+        let Some(batch) = self.deadline.bound(self.stream.next()).await? else { return Ok(None) };
         let batch = batch.map_err(|error| Error::engine("run", error))?;
         if batch.num_rows() <= self.left {
             self.left -= batch.num_rows();

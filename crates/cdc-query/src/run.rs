@@ -10,14 +10,14 @@ use datafusion::datasource::provider_as_source;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use futures::future::try_join_all;
-use tokio::time::Instant;
 
 use crate::access::TableAccess;
+use crate::deadline::Deadline;
 use crate::files::{SnapshotRef, TableFiles};
 use crate::lake::{Lake, TableSide, find_sql_table};
 use crate::rows::Rows;
 use crate::session::{Engine, NamedTable};
-use crate::sql::{CheckedSql, SqlTableName, check_plan};
+use crate::sql::{CheckedSql, SqlTableName, check_plan, unique};
 use crate::table::{DeletedRows, GovernedTable};
 use crate::table_query::TableQuery;
 use crate::{Error, Result, changes};
@@ -75,15 +75,18 @@ impl Engine {
         access: TableAccess,
         request: &TableRequest,
     ) -> Result<Rows> {
-        let started = Instant::now();
-        let files = match request.state {
-            TableState::AtCut => files(lake, cut, access.table(), TableSide::Current).await?,
-            TableState::AtBase => base_files(lake, cut, access.table()).await?,
+        let deadline = Deadline::after(self.limits().timeout);
+        let files = async {
+            match request.state {
+                TableState::AtCut => files(lake, cut, access.table(), TableSide::Current).await,
+                TableState::AtBase => base_files(lake, cut, access.table()).await,
+            }
         };
+        let files = deadline.bound(files).await??;
         let table = Arc::new(GovernedTable::new(access, files, request.deleted));
         let session = self.session(Vec::new())?;
         let frame = request.query.build(&table, scan(&session, table.clone())?)?;
-        self.stream(frame, request.query.limit, started).await
+        stream(frame, request.query.limit, deadline).await
     }
 
     /// Rows of the changelog with an epoch above `since`, in commit order.
@@ -98,12 +101,13 @@ impl Engine {
         since: Epoch,
         query: &TableQuery,
     ) -> Result<Rows> {
-        let started = Instant::now();
-        let files = files(lake, cut, access.table(), TableSide::Changes).await?;
+        let deadline = Deadline::after(self.limits().timeout);
+        let files = files(lake, cut, access.table(), TableSide::Changes);
+        let files = deadline.bound(files).await??;
         let table = Arc::new(GovernedTable::new(access, files, DeletedRows::Shown));
         let session = self.session(Vec::new())?;
         let frame = changes::build(&table, scan(&session, table.clone())?, since, query)?;
-        self.stream(frame, query.limit, started).await
+        stream(frame, query.limit, deadline).await
     }
 
     /// Rows of a statement over the tables that [`sql_tables`] found in it, each with its decision.
@@ -118,31 +122,28 @@ impl Engine {
         tables: Vec<(SqlTable, TableAccess)>,
         limit: usize,
     ) -> Result<Rows> {
-        let started = Instant::now();
+        let deadline = Deadline::after(self.limits().timeout);
         let load = async |(wanted, access): (SqlTable, TableAccess)| {
             let files = files(lake, cut, &wanted.table, wanted.side).await?;
             let provider = GovernedTable::new(access, files, DeletedRows::Hidden);
             let SqlTableName { schema, name } = wanted.name;
             Ok::<_, Error>(NamedTable { schema, name, provider: Arc::new(provider) })
         };
-        let session = self.session(try_join_all(tables.into_iter().map(load)).await?)?;
-        let (session, plan) = plan_on_own_stack(session, statement).await?;
+        let loaded = deadline.bound(try_join_all(tables.into_iter().map(load))).await??;
+        let planning = plan_on_own_stack(self.session(loaded)?, statement);
+        let (session, plan) = deadline.bound(planning).await??;
         check_plan(&plan)?;
-        let frame = DataFrame::new(session.state(), plan);
-        let frame = frame
+        let frame = unique(DataFrame::new(session.state(), plan))?
             .limit(0, Some(limit.saturating_add(1)))
             .map_err(|error| Error::engine("plan", error))?;
-        self.stream(frame, limit, started).await
+        stream(frame, limit, deadline).await
     }
+}
 
-    async fn stream(&self, frame: DataFrame, limit: usize, started: Instant) -> Result<Rows> {
-        let timeout = self.limits().timeout;
-        let planned = tokio::time::timeout_at(started + timeout, frame.execute_stream()).await;
-        let stream = planned
-            .map_err(|_| Error::QueryTimeout { seconds: timeout.as_secs() })?
-            .map_err(|error| Error::engine("plan", error))?;
-        Ok(Rows::new(stream, limit, started, timeout))
-    }
+async fn stream(frame: DataFrame, limit: usize, deadline: Deadline) -> Result<Rows> {
+    let planned = deadline.bound(frame.execute_stream()).await?;
+    let stream = planned.map_err(|error| Error::engine("plan", error))?;
+    Ok(Rows::new(stream, limit, deadline))
 }
 
 /// The tables of the cut that a statement reads, each once per name it is written with.

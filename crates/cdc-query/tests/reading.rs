@@ -2,7 +2,10 @@
 
 use cdc_core::Epoch;
 use cdc_manifest::CutSpec;
-use cdc_query::{Error, TableAccess, TableQuery, TableRequest, TableState, find_table};
+use cdc_query::{
+    CheckedSql, Error, SqlTable, TableAccess, TableQuery, TableRequest, TableState, find_table,
+    sql_tables,
+};
 use expect_test::expect;
 
 use crate::lake::Op;
@@ -187,4 +190,46 @@ async fn sql_joins_tables_and_changelogs_of_one_cut() {
     assert_eq!(reader.sql(changes).await.unwrap(), "D | 2\nI | 2\nU | 2");
     assert_eq!(reader.sql("SELECT id FROM orders ORDER BY id DESC LIMIT 2").await.unwrap(), "8\n7");
     assert_eq!(reader.sql("SELECT 1 + 1").await.unwrap(), "2");
+}
+
+/// PostgreSQL lets columns share a name; here each has its own.
+#[tokio::test]
+async fn columns_without_a_name_are_told_apart() {
+    let reader = Reader::of(&shop().await);
+    let named = async |sql: &str| {
+        let cut = reader.main().await;
+        let statement = CheckedSql::parse(sql).unwrap();
+        let tables = sql_tables(&cut, &statement).unwrap();
+        let full = |table: SqlTable| (table.clone(), TableAccess::full(table.table));
+        let tables = tables.into_iter().map(full).collect();
+        let rows = reader.engine.sql(&reader.lake, &cut, statement, tables, 100).await.unwrap();
+        let names: Vec<String> = rows.columns().into_iter().map(|column| column.name).collect();
+        format!("{}: {}", names.join(" "), show(rows).await.unwrap().replace('\n', ", "))
+    };
+    let cases = [
+        ("SELECT count(*), COUNT(*) FROM orders", "count(*) count(*)_2: 7 | 7"),
+        (
+            "SELECT count(*), count(*), count(*) FROM orders",
+            "count(*) count(*)_2 count(*)_3: 7 | 7 | 7",
+        ),
+        ("SELECT id, id FROM orders WHERE id = 4", "id id_2: 4 | 4"),
+        ("SELECT 1, 1", "Int64(1) 1_2: 1 | 1"),
+        (
+            "SELECT (SELECT count(*) FROM (SELECT id, id FROM orders) x) AS n, \
+             max(id) AS \"count(*)\" FROM orders",
+            "n count(*): 7 | 8",
+        ),
+        (
+            "SELECT a.id, b.id, b.note FROM orders a JOIN orders b ON a.id = b.id WHERE a.id = 4",
+            "id id_2 note: 4 | 4 | four",
+        ),
+        (
+            "SELECT count(*), count(*) FROM orders GROUP BY id HAVING count(*) > 0 \
+             ORDER BY count(*) LIMIT 1",
+            "count(*) count(*)_2: 1 | 1",
+        ),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(named(sql).await, expected, "{sql}");
+    }
 }

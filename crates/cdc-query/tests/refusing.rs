@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use cdc_core::Epoch;
 use cdc_manifest::{CutSpec, LakeStore, PromotionMode, StorageSpec};
-use cdc_query::{CheckedSql, Engine, Error, Lake, QueryLimits};
+use cdc_query::{
+    CheckedSql, Engine, Error, Lake, QueryLimits, TableAccess, TableQuery, TableRequest, find_table,
+};
 
 use crate::shop::{Reader, shop};
 
@@ -117,6 +120,36 @@ async fn a_query_that_takes_too_much_memory_is_stopped() {
     reader.engine = Engine::new(limits).unwrap();
     let grouped = "SELECT note, count(*) FROM orders GROUP BY note ORDER BY 1";
     assert!(matches!(reader.sql(grouped).await, Err(Error::OutOfMemory)));
+}
+
+#[tokio::test]
+async fn no_way_to_rows_outruns_a_time_limit_of_nothing() {
+    let lake = shop().await;
+    let mut reader = Reader::of(&lake);
+    reader.engine =
+        Engine::new(QueryLimits { timeout: Duration::ZERO, ..QueryLimits::default() }).unwrap();
+    let is_timeout = |error: Error| matches!(error, Error::QueryTimeout { seconds: 0 });
+    assert!(is_timeout(reader.sql("SELECT 1").await.unwrap_err()));
+    let query = TableQuery::default();
+    assert!(is_timeout(reader.query("public.orders", query.clone()).await.unwrap_err()));
+    let cut = reader.main().await;
+    let access = TableAccess::full(find_table(&cut, "public.orders").unwrap());
+    let changes = reader.engine.changes(&reader.lake, &cut, access, Epoch(0), &query).await;
+    assert!(is_timeout(changes.unwrap_err()));
+}
+
+#[tokio::test]
+async fn rows_end_when_the_time_is_up_between_two_batches() {
+    let lake = shop().await;
+    let reader = Reader::of(&lake);
+    let cut = reader.main().await;
+    let access = TableAccess::full(find_table(&cut, "public.orders").unwrap());
+    let request = TableRequest::default();
+    let mut rows = reader.engine.query(&reader.lake, &cut, access, &request).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(reader.engine.limits().timeout).await;
+    let stopped = rows.next().await;
+    assert!(matches!(stopped, Err(Error::QueryTimeout { seconds: 30 })), "{stopped:?}");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 //! decision for every table it names.
 
 mod gate;
+mod names;
 mod plan;
 mod shape;
 
@@ -16,6 +17,7 @@ use datafusion::sql::parser::{DFParserBuilder, Statement as ParsedStatement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 
+pub(crate) use names::unique;
 pub(crate) use plan::check_plan;
 
 use crate::{Error, Result};
@@ -98,11 +100,14 @@ fn parse(sql: &str) -> Result<CheckedSql> {
         .and_then(|mut parser| parser.parse_statements())
         .map_err(|error| Error::engine("plan", error))?;
     let mut statements = parsed.into_iter();
-    let (Some(statement), None) = (statements.next(), statements.next()) else {
+    let (Some(mut statement), None) = (statements.next(), statements.next()) else {
         return gate::refused("one statement", "the SQL has more than one statement");
     };
-    match &statement {
-        ParsedStatement::Statement(inner) => shape::check(inner)?,
+    match &mut statement {
+        ParsedStatement::Statement(inner) => {
+            shape::check(inner)?;
+            names::tell_apart(inner);
+        }
         _ => return gate::refused("select only", "only SELECT is available"),
     }
     let (tables, _ctes) =
