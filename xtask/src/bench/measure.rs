@@ -39,10 +39,15 @@ impl Cost {
 
 /// Runs a command to its end with its output thrown away, and fails unless it succeeds.
 pub(super) fn cost_of(command: &mut Command) -> Result<Cost> {
+    cost_with_input(command, Stdio::null())
+}
+
+/// The same for a command that reads its stdin.
+pub(super) fn cost_with_input(command: &mut Command, input: Stdio) -> Result<Cost> {
     let line = shell::describe(command);
     // A file, not a pipe: nobody reads along, and a full pipe would stop the process.
     let mut said = tempfile::tempfile()?;
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone()?);
+    command.stdin(input).stdout(Stdio::null()).stderr(said.try_clone()?);
     let started = Instant::now();
     let mut child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
     let pid = child.id();

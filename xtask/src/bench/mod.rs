@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: ratios, not absolute numbers. Every contender does the same work on the
 //! same server in one run, one after the other; the median of several rounds counts.
 
+mod debezium;
 mod measure;
 mod query;
 mod report;
@@ -27,7 +28,7 @@ enum What {
     /// The first copy of a table, beside `COPY ... TO STDOUT` in text and binary
     Snapshot(Options),
     /// The stream into the lake, beside `pg_recvlogical` on the same write-ahead log
-    Stream(Options),
+    Stream(StreamOptions),
     /// A scan by SQL, beside DuckDB over the same Parquet files
     Query(Options),
 }
@@ -49,6 +50,16 @@ struct Options {
     out: Option<PathBuf>,
 }
 
+/// The same, and whom to run beside us.
+#[derive(clap::Args)]
+struct StreamOptions {
+    #[command(flatten)]
+    common: Options,
+    /// Also run Debezium into Iceberg on the same log; needs Java 17 or newer
+    #[arg(long)]
+    debezium: bool,
+}
+
 impl Options {
     fn out(&self, what: &str) -> PathBuf {
         let default = || repo::root().join("target/bench").join(format!("{what}.json"));
@@ -60,7 +71,7 @@ impl Options {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let (name, options) = match &args.what {
         What::Snapshot(options) => ("snapshot", options),
-        What::Stream(options) => ("stream", options),
+        What::Stream(options) => ("stream", &options.common),
         What::Query(options) => ("query", options),
     };
     setup::ensure(&Majors::one(options.pg))?;

@@ -10,6 +10,9 @@ use crate::pg::Database;
 /// The table's name, as SQL takes it.
 pub(super) const TABLE: &str = "orders";
 
+/// The id of the row that ends a workload.
+pub(super) const LAST_ID: i64 = -1;
+
 /// Makes the empty table.
 pub(super) fn create(database: &Database) -> Result<()> {
     database

