@@ -124,8 +124,8 @@ async fn check(
         None => facts.server_version_num >= PUBLISHES_GENERATED_FROM,
     };
     let discovered = control.discover(&replication.schemas).await?;
-    let plan = Plan::new(discovered, &settings.lake, replication, publishes_generated)?;
-    let want = crate::preflight::want(replication, plan.sources());
+    // before the plan: a table that would be left out may be one that nobody meant to leave out
+    let want = crate::preflight::want(replication, &discovered);
     let report = control.preflight(&want).await?;
     if let Some(failed) = report.checks.iter().find(|check| check.status == CheckStatus::Fail) {
         return Err(Error::Preflight {
@@ -134,6 +134,7 @@ async fn check(
             remediation: failed.remediation.clone(),
         });
     }
+    let plan = Plan::new(discovered, &settings.lake, replication, publishes_generated)?;
     for table in &plan.included {
         undo::check_empty(lake, &table.source.name).await?;
     }

@@ -9,10 +9,13 @@ use crate::settings::{Failover, LakeSettings, ReplicationSettings};
 /// Sessions beside the COPY workers: control and the slot's.
 const SESSIONS_BESIDE_WORKERS: u32 = 2;
 
-/// What a deployment wants of its source.
-pub(crate) fn want(replication: &ReplicationSettings, tables: Vec<SourceTable>) -> Want {
+/// What a deployment wants of its source: the tables that its rules do not leave out. What cannot
+/// be replicated is among them, so that it is told.
+pub(crate) fn want(replication: &ReplicationSettings, discovered: &[SourceTable]) -> Want {
+    let decisions = cdc_governance::decide(discovered, &replication.rules);
+    let wanted = discovered.iter().zip(decisions).filter(|(_, decision)| !decision.is_ruled_out());
     Want {
-        tables,
+        tables: wanted.map(|(table, _)| table.clone()).collect(),
         publication: replication.publication.clone(),
         slot: replication.slot.clone(),
         failover: replication.failover == Failover::On,
@@ -33,15 +36,7 @@ pub async fn preflight(
 ) -> Result<PreflightReport, Error> {
     let control = source.connect().await?;
     let discovered = control.discover(&replication.schemas).await?;
-    let decisions = cdc_governance::decide(&discovered, &replication.rules);
-    // what the configuration leaves out is nobody's concern; what cannot be replicated is warned of
-    let wanted = discovered
-        .into_iter()
-        .zip(decisions)
-        .filter(|(_, decision)| !decision.is_ruled_out())
-        .map(|(table, _)| table)
-        .collect();
-    let mut report = control.preflight(&want(replication, wanted)).await?;
+    let mut report = control.preflight(&want(replication, &discovered)).await?;
     report.checks.push(storage_check(lake).await);
     control.close().await;
     Ok(report)

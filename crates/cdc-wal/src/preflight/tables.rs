@@ -1,6 +1,6 @@
 //! Checks of the tables: what may be read, what identifies a row, and what will not be replicated.
 
-use cdc_core::{Generated, Identity, ReplicaIdentity, SourceTable, TableKind};
+use cdc_core::{Generated, Identity, ReplicaIdentity, SourceTable, TableKind, TableName};
 
 use super::Want;
 use super::objects::replicable;
@@ -88,22 +88,8 @@ fn identity(tables: &[SourceTable]) -> Vec<Check> {
     if fine > 0 || own.is_empty() {
         checks.push(Check::pass(check, format!("{fine} tables with a key")));
     }
-    for table in missing {
-        let why = match table.kind {
-            TableKind::PartitionRoot => "its partitions share none",
-            _ if table.replica_identity == ReplicaIdentity::Nothing => "it is NOTHING",
-            _ => "there is no primary key that is not deferrable",
-        };
-        let name = table.name.to_sql();
-        checks.push(Check::warn(
-            check,
-            format!("{} is left out: {why}", table.name),
-            format!(
-                "ALTER TABLE {name} ADD PRIMARY KEY (…), or ALTER TABLE {name} REPLICA IDENTITY FULL{}",
-                if table.kind == TableKind::PartitionRoot { " on each partition" } else { "" }
-            ),
-        ));
-    }
+    checks.extend(missing.into_iter().map(|table| without_identity(table)));
+    checks.extend(nothing_partitions(tables));
     if !whole.is_empty() {
         checks.push(Check::warn(
             check,
@@ -112,6 +98,61 @@ fn identity(tables: &[SourceTable]) -> Vec<Check> {
         ));
     }
     checks
+}
+
+/// A table that has no key is left out. NOTHING was set on purpose, by somebody who may not know
+/// that the table is wanted here, so leaving it out is a decision that the configuration must make.
+fn without_identity(table: &SourceTable) -> Check {
+    let check = "replica identity";
+    let (name, to) = (&table.name, table.name.to_sql());
+    let is_root = table.kind == TableKind::PartitionRoot;
+    if table.replica_identity == ReplicaIdentity::Nothing && !is_root {
+        let usual = match table.primary_key.is_empty() {
+            true => "FULL",
+            false => "DEFAULT",
+        };
+        return Check::fail(
+            check,
+            format!("{name} has REPLICA IDENTITY NOTHING, or its index is gone"),
+            format!(
+                "ALTER TABLE {to} REPLICA IDENTITY {usual}, or exclude it with `tables.exclude`"
+            ),
+        );
+    }
+    let (why, on) = match is_root {
+        true => ("its partitions share none", " on each partition"),
+        false => ("there is no primary key that is not deferrable", ""),
+    };
+    Check::warn(
+        check,
+        format!("{name} is left out: {why}"),
+        format!(
+            "ALTER TABLE {to} ADD PRIMARY KEY (…), or ALTER TABLE {to} REPLICA IDENTITY FULL{on}"
+        ),
+    )
+}
+
+/// Partitions with NOTHING whose root is wanted: they keep the whole root out.
+fn nothing_partitions(tables: &[SourceTable]) -> Option<Check> {
+    let is_wanted = |root: &TableName| tables.iter().any(|table| table.name == *root);
+    let nothing: Vec<&SourceTable> = tables
+        .iter()
+        .filter(|table| table.kind == TableKind::Partition)
+        .filter(|table| table.replica_identity == ReplicaIdentity::Nothing)
+        .filter(|table| table.partition_root.as_ref().is_some_and(is_wanted))
+        .collect();
+    let first = nothing.first()?;
+    Some(Check::fail(
+        "replica identity",
+        format!(
+            "partitions with REPLICA IDENTITY NOTHING: {}",
+            listed(nothing.iter().map(|table| table.name.to_string()))
+        ),
+        format!(
+            "ALTER TABLE {} REPLICA IDENTITY DEFAULT on each, or exclude the partitioned table",
+            first.name.to_sql()
+        ),
+    ))
 }
 
 fn not_replicated(tables: &[SourceTable]) -> Vec<Check> {

@@ -132,6 +132,42 @@ async fn tables_that_lose_something_are_reported() {
 }
 
 #[tokio::test]
+async fn identity_nothing_fails_with_the_table_and_no_key_is_only_warned_of() {
+    let server = Postgres::shared();
+    let db = Database::create(
+        &server,
+        "identity_nothing",
+        "CREATE TABLE no_key (id int);
+         CREATE TABLE keyed (id int PRIMARY KEY); ALTER TABLE keyed REPLICA IDENTITY NOTHING;
+         CREATE TABLE bare (id int); ALTER TABLE bare REPLICA IDENTITY NOTHING;
+         CREATE TABLE root (id int PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE TABLE leaf PARTITION OF root FOR VALUES FROM (0) TO (10);
+         ALTER TABLE leaf REPLICA IDENTITY NOTHING",
+    )
+    .await;
+    let control = db.control().await;
+    let tables = db.tables("public").await;
+    let report = control.preflight(&want(tables.clone(), "identity_nothing")).await.unwrap();
+    let failed: Vec<&Check> =
+        report.checks.iter().filter(|check| check.status == CheckStatus::Fail).collect();
+    let expect = [
+        ("public.bare", "ALTER TABLE \"public\".\"bare\" REPLICA IDENTITY FULL"),
+        ("public.keyed", "ALTER TABLE \"public\".\"keyed\" REPLICA IDENTITY DEFAULT"),
+        ("public.leaf", "ALTER TABLE \"public\".\"leaf\" REPLICA IDENTITY DEFAULT"),
+    ];
+    assert_eq!(failed.len(), expect.len(), "{report:#?}");
+    for ((table, remedy), check) in expect.iter().zip(&failed) {
+        assert_eq!(check.name, "replica identity");
+        assert!(check.detail.contains(table) && check.remediation.contains(remedy), "{check:?}");
+    }
+    let usable: Vec<_> = tables
+        .into_iter()
+        .filter(|table| !["bare", "keyed", "leaf"].contains(&table.name.name.as_str()))
+        .collect();
+    assert!(control.preflight(&want(usable, "identity_nothing")).await.unwrap().is_ready());
+}
+
+#[tokio::test]
 async fn trap_36_iam_logins_must_be_allowed_for_replication() {
     let server = Postgres::start(&[]);
     let db = Database::create(&server, "iam", "CREATE ROLE rds_superuser").await;
