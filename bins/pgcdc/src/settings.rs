@@ -9,8 +9,8 @@ use cdc_governance::{RuleText, TableRules, TagPolicy};
 use cdc_iceberg::TableNaming;
 use cdc_manifest::{RawRetention, StorageSpec};
 use cdc_pipeline::{
-    Compression, DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, RefSettings,
-    ReplicationSettings, TruncateMode, TypeSettings,
+    Compression, DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, OnError,
+    RefSettings, ReplicationSettings, TruncateMode, TypeSettings,
 };
 use cdc_runtime as conf;
 use cdc_runtime::Config;
@@ -147,7 +147,11 @@ pub(crate) fn types(config: &Config) -> Result<TypeSettings> {
             conf::UnrepresentableChoice::Clamp => UnrepresentablePolicy::Clamp,
         },
     };
-    Ok(TypeSettings { policy, columns })
+    let on_error = match types.on_error {
+        conf::OnTypeError::Pause => OnError::Pause,
+        conf::OnTypeError::Halt => OnError::Halt,
+    };
+    Ok(TypeSettings { policy, on_error, columns })
 }
 
 fn storage(config: &Config) -> Result<StorageSpec> {

@@ -114,6 +114,25 @@ pub(crate) mod epoch {
     }
 }
 
+/// An optional epoch as a number.
+pub(crate) mod epoch_option {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(v: &Option<Epoch>, to: S) -> Result<S::Ok, S::Error> {
+        match v {
+            Some(epoch) => to.serialize_u64(epoch.0),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D>(from: D) -> Result<Option<Epoch>, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
+        Ok(Option::<u64>::deserialize(from)?.map(Epoch))
+    }
+}
+
 /// A field id as a number.
 pub(crate) mod field_id {
     use super::*;

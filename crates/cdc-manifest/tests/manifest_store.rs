@@ -54,7 +54,7 @@ async fn manifests_that_break_a_rule_are_not_written() {
     let store = created(memory()).await;
     let base = store.require().await.unwrap();
     type Break = fn(&mut Manifest);
-    let breaks: [(&str, Break); 9] = [
+    let breaks: [(&str, Break); 11] = [
         ("covered_lsn", |m| m.covered_lsn = Lsn(m.commit_lsn.0 - 1)),
         ("epoch went", |m| m.epoch = Epoch(7)),
         ("epoch went", |m| {
@@ -66,6 +66,13 @@ async fn manifests_that_break_a_rule_are_not_written() {
         ("within epoch", |m| m.epoch = Epoch(2)),
         ("lake_id", |m| m.lake_id = "other".into()),
         ("without a schema", |m| m.schemas.clear()),
+        ("quarantined without a gap", |m| {
+            m.tables.values_mut().for_each(|entry| entry.quarantine("why", Lsn(1), Epoch(1)));
+        }),
+        ("a gap from", |m| {
+            let beyond = Lsn(m.covered_lsn.0 + 1);
+            m.tables.values_mut().for_each(|entry| entry.quarantine("why", beyond, Epoch(1)));
+        }),
         ("field id 100", |m| {
             let schema = m.schemas.values_mut().next().unwrap();
             schema.columns[1].field_id = schema.columns[0].field_id;

@@ -21,17 +21,34 @@ pub(crate) struct Batch {
     pub bytes: usize,
     /// When the first of them came.
     opened_at: Option<Instant>,
+    /// Whether a commit is needed although there may be no rows: a table has stopped.
+    must_commit: bool,
 }
 
 impl Batch {
     /// An empty batch behind a cut.
     pub(crate) fn after(cut: Lsn) -> Batch {
-        Batch { lsn_from: cut, lsn_to: cut, commit_micros: 0, rows: 0, bytes: 0, opened_at: None }
+        Batch {
+            lsn_from: cut,
+            lsn_to: cut,
+            commit_micros: 0,
+            rows: 0,
+            bytes: 0,
+            opened_at: None,
+            must_commit: false,
+        }
     }
 
     /// Counts a change.
     pub(crate) fn add(&mut self, now: Instant) {
         self.rows += 1;
+        self.opened_at.get_or_insert(now);
+    }
+
+    /// Takes out the rows of a table that has stopped; the next commit, due at once, tells so.
+    pub(crate) fn stop_table(&mut self, rows: u64, now: Instant) {
+        self.rows = self.rows.saturating_sub(rows);
+        self.must_commit = true;
         self.opened_at.get_or_insert(now);
     }
 
@@ -43,7 +60,7 @@ impl Batch {
 
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows == 0
+        self.rows == 0 && !self.must_commit
     }
 
     /// When the batch is to be flushed; `None` while it is empty. The caller waits for a commit
@@ -55,7 +72,7 @@ impl Batch {
     ) -> Option<Instant> {
         let opened_at = self.opened_at?;
         let full = self.rows >= settings.max_rows || self.bytes >= settings.max_bytes;
-        let due = if full { opened_at } else { opened_at + settings.interval };
+        let due = if full || self.must_commit { opened_at } else { opened_at + settings.interval };
         let earliest = last_began.map(|began| began + settings.min_interval);
         Some(earliest.map_or(due, |earliest| earliest.max(due)))
     }
@@ -98,6 +115,18 @@ mod tests {
         assert_eq!(batch.due(&settings(), None), Some(start));
         let earliest = start + Duration::from_millis(100);
         assert_eq!(batch.due(&settings(), Some(start)), Some(earliest));
+    }
+
+    #[test]
+    fn a_stopped_table_is_due_at_once_with_or_without_rows() {
+        let start = Instant::now();
+        let mut batch = Batch::after(Lsn(7));
+        batch.add(start);
+        batch.add(start);
+        batch.stop_table(2, start + Duration::from_secs(1));
+        assert_eq!(batch.rows, 0);
+        assert!(!batch.is_empty());
+        assert_eq!(batch.due(&settings(), None), Some(start));
     }
 
     #[test]

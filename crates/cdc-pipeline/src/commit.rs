@@ -22,10 +22,11 @@ use chrono::{DateTime, TimeZone, Utc};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
 
-use crate::Error;
 use crate::lake::Lake;
+use crate::quarantine::Stop;
 use crate::refs::advance_refs;
 use crate::settings::RefSettings;
+use crate::{Error, quarantine};
 
 /// Proof that everything up to an LSN is in the committed manifest.
 #[derive(Debug)]
@@ -91,6 +92,7 @@ impl CommitState {
         &mut self,
         name: &BatchName,
         deltas: &[DeltaOutput],
+        stops: &[Stop],
     ) -> Result<FlushReceipt, Error> {
         let this = &*self;
         let publishing: Vec<_> =
@@ -105,7 +107,7 @@ impl CommitState {
             }
         }
         if self.manifest.value.batch_id != name.id.to_string() {
-            let next = self.next_manifest(name);
+            let next = self.next_manifest(name, deltas, stops);
             self.swap_manifest(next).await?;
         }
         advance_refs(&self.lake, &self.manifest.value, self.refs).await;
@@ -238,7 +240,7 @@ impl CommitState {
         deletes
     }
 
-    fn next_manifest(&self, name: &BatchName) -> Manifest {
+    fn next_manifest(&self, name: &BatchName, deltas: &[DeltaOutput], stops: &[Stop]) -> Manifest {
         let mut next = self.manifest.value.clone();
         let now = self.lake.clock.now();
         next.epoch = name.epoch;
@@ -259,10 +261,17 @@ impl CommitState {
             entry.row_count = committed.pair.current.live_rows(Branch::Main);
             point_at(entry, &committed.pair);
         }
+        for delta in deltas {
+            for column in next.mark_lossy(&delta.table, delta.lossy.keys()) {
+                tracing::warn!(table = %delta.table, column, "values replaced as declared");
+            }
+        }
+        quarantine::record(&mut next, stops, &self.manifest.value);
         next
     }
 
-    async fn swap_manifest(&mut self, next: Manifest) -> Result<(), Error> {
+    async fn swap_manifest(&mut self, mut next: Manifest) -> Result<(), Error> {
+        next.stretch_gaps();
         match self.lake.manifests.commit(&self.manifest, &next).await? {
             Swap::Stored(version) => {
                 self.manifest = Versioned { value: next, version };

@@ -5,7 +5,7 @@
 //! ```
 //! Jobs (tables, or block ranges of large ones) are dealt out to the workers by size beforehand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -74,13 +74,27 @@ pub(crate) struct BaseFile {
     pub(crate) metadata: Arc<ParquetMetaData>,
 }
 
+/// What came of one table.
+#[derive(Default)]
+pub(crate) struct Copied {
+    pub(crate) files: Vec<BaseFile>,
+    /// Columns in which values were replaced as declared.
+    pub(crate) lossy: BTreeSet<String>,
+}
+
+impl Copied {
+    pub(crate) fn rows(&self) -> u64 {
+        self.files.iter().map(|part| part.rows).sum()
+    }
+}
+
 /// Copies all jobs and gives the base files of each table. When this returns, also with an error,
 /// nothing writes to the lake any more, so that what was written can be removed.
 pub(crate) async fn copy_tables(
     settings: &CopySettings<'_>,
     targets: &BTreeMap<TableName, CopyTarget>,
     jobs: Vec<CopyJob>,
-) -> Result<BTreeMap<TableName, Vec<BaseFile>>, Error> {
+) -> Result<BTreeMap<TableName, Copied>, Error> {
     let hands = deal(jobs, settings.workers.max(1));
     let work = hands.iter().map(|hand| async move {
         let copied = worker(settings, targets, hand).await;
@@ -91,16 +105,18 @@ pub(crate) async fn copy_tables(
     });
     let ended = join_all(work).await;
     let copied = first_cause(ended)?;
-    let mut files: BTreeMap<TableName, Vec<BaseFile>> =
-        targets.keys().map(|table| (table.clone(), Vec::new())).collect();
-    for (table, file) in copied.into_iter().flatten() {
-        files.entry(table).or_default().push(file);
+    let mut tables: BTreeMap<TableName, Copied> =
+        targets.keys().map(|table| (table.clone(), Copied::default())).collect();
+    for (table, part) in copied.into_iter().flatten() {
+        let whole = tables.entry(table).or_default();
+        whole.files.extend(part.files);
+        whole.lossy.extend(part.lossy);
     }
-    for (table, parts) in &mut files {
-        parts.sort_by(|one, other| one.key.cmp(&other.key));
-        settings.progress.done(table, parts.iter().map(|part| part.rows).sum());
+    for (table, copied) in &mut tables {
+        copied.files.sort_by(|one, other| one.key.cmp(&other.key));
+        settings.progress.done(table, copied.rows());
     }
-    Ok(files)
+    Ok(tables)
 }
 
 /// All results, or the error that ended the others: not the interruption that followed from it.
@@ -135,13 +151,12 @@ async fn worker(
     settings: &CopySettings<'_>,
     targets: &BTreeMap<TableName, CopyTarget>,
     jobs: &[CopyJob],
-) -> Result<Vec<(TableName, BaseFile)>, Error> {
+) -> Result<Vec<(TableName, Copied)>, Error> {
     let mut reader = settings.source.open_snapshot(settings.snapshot).await?;
     let mut copied = Vec::new();
     for job in jobs {
         let Some(target) = targets.get(&job.table) else { continue };
-        let files = copy_job(settings, target, &mut reader, job).await?;
-        copied.extend(files.into_iter().map(|file| (job.table.clone(), file)));
+        copied.push((job.table.clone(), copy_job(settings, target, &mut reader, job).await?));
     }
     reader.close().await;
     Ok(copied)
@@ -153,7 +168,7 @@ async fn copy_job(
     target: &CopyTarget,
     reader: &mut SnapshotReader,
     job: &CopyJob,
-) -> Result<Vec<BaseFile>, Error> {
+) -> Result<Copied, Error> {
     let (batches_in, batches) = mpsc::channel(BATCHES_MAX);
     let (files_in, files) = mpsc::channel(FILES_MAX);
     let rows = RowBuilder::new(Arc::clone(&target.schema), settings.policy);
@@ -186,10 +201,10 @@ async fn copy_job(
     };
     // all three to their end, so that nothing goes on in the background
     let (received, uploaded, encoded) = tokio::join!(receive, upload, encode);
-    encoded?;
-    let uploaded = uploaded?;
+    let lossy = encoded?;
+    let files = uploaded?;
     received?;
-    Ok(uploaded)
+    Ok(Copied { files, lossy })
 }
 
 async fn upload(
@@ -228,7 +243,7 @@ fn encode(
     mut writer: BaseWriter,
     mut batches: mpsc::Receiver<CopyBatch>,
     files: &mpsc::Sender<EncodedFile>,
-) -> Result<(), Error> {
+) -> Result<BTreeSet<String>, Error> {
     while let Some(mut batch) = batches.blocking_recv() {
         let mut full = Vec::new();
         batch.rows(|cells| {
@@ -246,7 +261,7 @@ fn encode(
         hand_over(writer.append(rows.finish()?)?.files, files);
     }
     hand_over(writer.finish()?.files, files);
-    Ok(())
+    Ok(rows.take_lossy().into_iter().map(|(column, _)| column).collect())
 }
 
 fn hand_over(complete: Vec<EncodedFile>, files: &mpsc::Sender<EncodedFile>) {

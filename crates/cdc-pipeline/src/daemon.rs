@@ -170,7 +170,7 @@ async fn session(
         compression: settings.lake.compression,
     };
     let catch_up = furthest_beyond(&state);
-    let lanes = Lanes::new(opener, &state);
+    let lanes = Lanes::new(opener, settings.replication.types.on_error, &state);
     let start = Start { stream, state, lanes, catch_up };
     let ingest = Ingest::new(settings, start, stop.clone(), live.clone());
     let drain_timeout = settings.flush.drain_timeout;

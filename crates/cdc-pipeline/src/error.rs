@@ -154,7 +154,7 @@ pub enum Error {
     },
     /// A table's definition on the source is no longer the one in the manifest.
     #[error(
-        "table {table} changed on the source: {detail}; hint: stop the daemon and run `pgcdc teardown` and `pgcdc init`, or undo the change"
+        "table {table}: {detail}; hint: `types.on_error: halt` stops here; set it to pause to quarantine this table and go on with the others"
     )]
     SchemaChanged {
         /// The table.

@@ -9,6 +9,8 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::commit::{BatchName, CommitState, FlushReceipt};
+use crate::quarantine::Stop;
+use crate::settings::OnError;
 
 /// Tries of one flush before the daemon stops; the batch stays where it is meanwhile.
 const FLUSH_TRIES_MAX: u32 = 8;
@@ -21,7 +23,7 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Part {
     pub(crate) table: TableName,
     /// `None` if there was nothing to write after all.
-    pub(crate) output: oneshot::Receiver<Option<DeltaOutput>>,
+    pub(crate) output: oneshot::Receiver<Result<Option<DeltaOutput>, Error>>,
 }
 
 /// A closed batch.
@@ -29,6 +31,9 @@ pub(crate) struct FlushJob {
     pub(crate) name: BatchName,
     pub(crate) parts: Vec<Part>,
     pub(crate) rows: u64,
+    /// Tables that stopped before the batch was closed.
+    pub(crate) stops: Vec<Stop>,
+    pub(crate) on_error: OnError,
 }
 
 /// The committed state back from a flush, and how it ended.
@@ -42,18 +47,25 @@ pub(crate) struct Done {
     pub(crate) receipt: FlushReceipt,
     /// Tables that changed.
     pub(crate) tables: Vec<TableName>,
+    /// Tables that are quarantined now.
+    pub(crate) stopped: Vec<TableName>,
 }
 
 impl FlushJob {
     pub(crate) async fn run(self, state: &mut CommitState) -> Result<Done, Error> {
         let began = Instant::now();
-        let mut deltas = Vec::with_capacity(self.parts.len());
+        let (mut deltas, mut stops) = (Vec::with_capacity(self.parts.len()), self.stops);
         for Part { table, output } in self.parts {
-            deltas.extend(output.await.map_err(|_| Error::NotEncoded { table })?);
+            match output.await.map_err(|_| Error::NotEncoded { table: table.clone() })? {
+                Ok(delta) => deltas.extend(delta),
+                Err(error) => {
+                    stops.push(Stop::of(&table, error, self.name.lsn_from, self.on_error)?);
+                }
+            }
         }
         let mut tries = 0;
         let receipt = loop {
-            match upload_and_commit(state, &self.name, &deltas).await {
+            match upload_and_commit(state, &self.name, &deltas, &stops).await {
                 Ok(receipt) => break receipt,
                 Err(error) => {
                     tries += 1;
@@ -82,7 +94,14 @@ impl FlushJob {
             duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "epoch flushed"
         );
-        Ok(Done { receipt, tables: deltas.into_iter().map(|delta| delta.table).collect() })
+        for stop in &stops {
+            tracing::info!(table = %stop.table, state = "quarantined", "table state changed");
+        }
+        Ok(Done {
+            receipt,
+            tables: deltas.into_iter().map(|delta| delta.table).collect(),
+            stopped: stops.into_iter().map(|stop| stop.table).collect(),
+        })
     }
 }
 
@@ -90,6 +109,7 @@ async fn upload_and_commit(
     state: &mut CommitState,
     name: &BatchName,
     deltas: &[DeltaOutput],
+    stops: &[Stop],
 ) -> Result<FlushReceipt, Error> {
     let store = &state.lake.store;
     let uploads: Vec<_> = deltas.iter().map(|delta| delta.upload(store).boxed()).collect();
@@ -97,11 +117,11 @@ async fn upload_and_commit(
         .buffer_unordered(state.parallel_workers.max(1))
         .try_collect::<()>()
         .await?;
-    state.commit(name, deltas).await
+    state.commit(name, deltas, stops).await
 }
 
 /// Raises the covered position of an idle source.
 pub(crate) async fn cover(state: &mut CommitState, lsn: Lsn) -> Result<Done, Error> {
     let receipt = state.cover(lsn).await?;
-    Ok(Done { receipt, tables: Vec::new() })
+    Ok(Done { receipt, tables: Vec::new(), stopped: Vec::new() })
 }

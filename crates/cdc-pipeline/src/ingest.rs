@@ -10,7 +10,8 @@
 
 use std::time::Instant;
 
-use cdc_core::{ChangePosition, Epoch, Lsn, RowChange};
+use cdc_core::{ChangePosition, Epoch, Lsn, RowChange, TableName};
+use cdc_manifest::Manifest;
 use cdc_wal::{
     AckToken, Acker, Block, Commit, Event, IdleMark, Progress, RelationCache, WalStream,
 };
@@ -19,13 +20,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::Error;
 use crate::batch::Batch;
 use crate::commit::{BatchName, CommitState, FlushReceipt};
 use crate::flush::{FlushJob, Flushed};
 use crate::lanes::Lanes;
 use crate::live::LiveFacts;
 use crate::settings::{DaemonSettings, TruncateMode};
+use crate::{Error, quarantine};
 
 /// Shortest time between two manifest writes that only raise the covered position.
 const COVER_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
@@ -95,6 +96,7 @@ impl<'s> Ingest<'s> {
     ) -> Ingest<'s> {
         let Start { stream, state, lanes, catch_up } = start;
         let manifest = &state.manifest.value;
+        live.send_modify(|live| live.last_error = quarantine::summary(manifest));
         Ingest {
             settings,
             acker: stream.acker(),
@@ -219,7 +221,12 @@ impl<'s> Ingest<'s> {
                     now = Instant::now();
                     self.transaction = Some(Transaction { final_lsn, commit_micros, xid, seq: 0 });
                 }
-                Event::Relation(relation) => self.lanes.describe(relation).await?,
+                Event::Relation(relation) => {
+                    let lost = self.lanes.describe(relation, self.batch.lsn_from).await?;
+                    if let Some(rows) = lost {
+                        self.batch.stop_table(rows, now);
+                    }
+                }
                 Event::Change { relation, lsn, change } => {
                     self.change(relation, lsn, &change, now).await?;
                 }
@@ -253,7 +260,7 @@ impl<'s> Ingest<'s> {
             seq: transaction.seq,
         };
         let Some(lane) = self.lanes.of(relation) else {
-            transaction.seq += 1;
+            transaction.seq += self.lanes.unwritten_numbers(relation, change);
             return Ok(());
         };
         if matches!(change, RowChange::Truncate) {
@@ -272,11 +279,21 @@ impl<'s> Ingest<'s> {
             transaction.seq += lane.sequence_numbers(change);
             return Ok(());
         }
-        transaction.seq += lane.push(change, &at, self.epoch)?;
-        self.batch.add(now);
-        if lane.is_full() {
-            lane.seal(self.epoch).await?;
-        }
+        let taken = match lane.push(change, &at, self.epoch) {
+            Ok(used) => {
+                transaction.seq += used;
+                self.batch.add(now);
+                if lane.is_full() { lane.seal(self.epoch).await } else { Ok(()) }
+            }
+            Err(error) => {
+                transaction.seq += lane.sequence_numbers(change);
+                Err(error)
+            }
+        };
+        let Err(error) = taken else { return Ok(()) };
+        let table = lane.table().clone();
+        let lost = self.lanes.stop(&table, error, self.batch.lsn_from)?;
+        self.batch.stop_table(lost, now);
         Ok(())
     }
 
@@ -303,8 +320,14 @@ impl<'s> Ingest<'s> {
             lsn_to: self.batch.lsn_to,
             commit_micros: self.batch.commit_micros,
         };
-        let parts = self.lanes.close_epoch(self.epoch.next()).await?;
-        let job = FlushJob { name, parts, rows: self.batch.rows };
+        let parts = self.lanes.close_epoch(self.epoch.next(), name.lsn_from).await?;
+        let job = FlushJob {
+            name,
+            parts,
+            rows: self.batch.rows,
+            stops: self.lanes.take_stops(),
+            on_error: self.settings.replication.types.on_error,
+        };
         let job = tokio::spawn(async move {
             let outcome = job.run(&mut state).await;
             Flushed { state, outcome }
@@ -328,9 +351,23 @@ impl<'s> Ingest<'s> {
         };
         let token = self.flush.take().and_then(|flush| flush.token);
         self.confirm(&done.receipt, token);
+        if !done.stopped.is_empty() {
+            self.stopped(&done.stopped, &state.manifest.value);
+        }
         self.lanes.reopen(&state, &done.tables).await?;
         self.state = Some(state);
         Ok(())
+    }
+
+    /// Tables are quarantined now, some of them by their encoder: those still have their lanes.
+    fn stopped(&mut self, tables: &[TableName], manifest: &Manifest) {
+        for table in tables {
+            let lost = self.lanes.drop_lane(table);
+            if lost > 0 {
+                self.batch.stop_table(lost, Instant::now());
+            }
+        }
+        self.live.send_modify(|live| live.last_error = quarantine::summary(manifest));
     }
 
     /// With nothing of ours in flight the covered position follows the server's: at most every

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::commit::point_at;
-use crate::copy::{BaseFile, CopySettings, CopyTarget, InitProgress, copy_tables};
+use crate::copy::{BaseFile, Copied, CopySettings, CopyTarget, InitProgress, copy_tables};
 use crate::init_record::InitRecord;
 use crate::lake::Lake;
 use crate::lease::Lease;
@@ -180,13 +180,16 @@ impl Attempt<'_> {
             () = stop.cancelled() => return Err(Error::Interrupted),
         };
         let now = self.lake.clock.now();
-        let files = self.copy(&slot, progress, stop).await?;
-        let pairs = self.create_tables(record, &slot, &files, now).await?;
-        let rows = files
-            .iter()
-            .map(|(table, parts)| (table.clone(), parts.iter().map(|part| part.rows).sum::<u64>()));
+        let copied = self.copy(&slot, progress, stop).await?;
+        let pairs = self.create_tables(record, &slot, &copied, now).await?;
+        let rows = copied.iter().map(|(table, copied)| (table.clone(), copied.rows()));
         let rows: BTreeMap<TableName, u64> = rows.collect();
-        let manifest = self.manifest(record, &slot, now, &pairs, &rows);
+        let mut manifest = self.manifest(record, &slot, now, &pairs, &rows);
+        for (table, copied) in &copied {
+            for column in manifest.mark_lossy(table, &copied.lossy) {
+                tracing::warn!(%table, column, "values replaced as declared");
+            }
+        }
         match self.lake.manifests.create(&manifest).await? {
             Swap::Stored(_) => {}
             Swap::Conflict => return Err(Error::ManifestConflict),
@@ -228,7 +231,7 @@ impl Attempt<'_> {
         slot: &SlotSnapshot,
         progress: &dyn InitProgress,
         stop: &CancellationToken,
-    ) -> Result<BTreeMap<TableName, Vec<BaseFile>>, Error> {
+    ) -> Result<BTreeMap<TableName, Copied>, Error> {
         let columns: Vec<Vec<String>> = self
             .plan
             .included
@@ -279,7 +282,7 @@ impl Attempt<'_> {
         &self,
         record: &InitRecord,
         slot: &SlotSnapshot,
-        files: &BTreeMap<TableName, Vec<BaseFile>>,
+        copied: &BTreeMap<TableName, Copied>,
         now: DateTime<Utc>,
     ) -> Result<BTreeMap<TableName, TablePair>, Error> {
         let stamp = Stamp {
@@ -305,7 +308,7 @@ impl Attempt<'_> {
                         codec: codec(self.settings.lake.compression),
                         generation: 0,
                     };
-                    let parts = files.get(table).map_or(&[][..], Vec::as_slice);
+                    let parts = copied.get(table).map_or(&[][..], |copied| &copied.files);
                     let create = async {
                         let schema = current_schema(&planned.schema)?;
                         let describe = |part: &BaseFile| {
@@ -377,6 +380,7 @@ impl Attempt<'_> {
             let table = &planned.source.name;
             let mut entry = TableEntry::active(&planned.schema, TableState::Streaming);
             entry.tags = (!planned.tags.is_empty()).then(|| planned.tags.clone());
+            entry.source_oid = Some(planned.source.oid);
             entry.base_path = Some(cdc_manifest::layout::base_dir(table, Epoch(0), 0));
             entry.row_count = rows.get(table).copied();
             entry.lsn_to = Some(slot.consistent_point);

@@ -1,14 +1,16 @@
 //! The lanes: for each table that has changes, a change buffer on the ingest side and a delta writer
-//! on the encode side, with at most one encode job at a time.
+//! on the encode side, with at most one encode job at a time. A table that an error stops loses its
+//! lane; the others do not notice.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use cdc_core::{ChangePosition, Epoch, Lsn, PgType, PgTypeKind, RowChange, TableName, TableSchema};
 use cdc_iceberg::Branch;
+use cdc_manifest::TableEntry;
 use cdc_sink::index::IndexStamp;
 use cdc_sink::{ChangeBuffer, Chunk, DeltaWriter, index_identity};
-use cdc_wal::{Relation, RelationColumn};
+use cdc_wal::{Relation, RelationColumn, ReplicaIdentityKind};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -16,21 +18,40 @@ use crate::Error;
 use crate::commit::{CommitState, CommittedTable};
 use crate::flush::Part;
 use crate::open_lane::LaneOpener;
+use crate::quarantine::Stop;
+use crate::settings::OnError;
 
 /// All lanes of a session, found by the relation's OID.
 pub(crate) struct Lanes {
     opener: LaneOpener,
-    tables: BTreeMap<TableName, CommittedTable>,
+    on_error: OnError,
+    tables: BTreeMap<TableName, FollowedTable>,
     by_oid: HashMap<u32, usize>,
     lanes: Vec<Lane>,
+    /// Relations of tables that are not written, each with a buffer that stays empty: their changes
+    /// count in a transaction as they did before.
+    unwritten: HashMap<u32, ChangeBuffer>,
     /// Relations in the publication that the manifest does not follow.
     ignored: HashSet<u32>,
+    /// Tables that stopped since the last epoch was closed.
+    stops: Vec<Stop>,
+    /// Encode jobs of dropped lanes; how they end is of no interest.
+    dropped: Vec<EncodeJob>,
     epoch: Epoch,
+}
+
+/// A table of the manifest.
+struct FollowedTable {
+    committed: CommittedTable,
+    /// `pg_class.oid`, once known.
+    oid: Option<u32>,
+    is_written: bool,
 }
 
 /// One table.
 pub(crate) struct Lane {
     table: TableName,
+    oid: u32,
     buffer: ChangeBuffer,
     writer: Writer,
     /// First free part number of the epoch, where a crash left files of it; 0 from then on.
@@ -41,71 +62,152 @@ pub(crate) struct Lane {
     waiting: Vec<Chunk>,
     /// Transactions that committed below are in the table already.
     covered: Lsn,
-    /// Whether something came since the last flush.
-    has_changes: bool,
+    /// Changes since the last flush.
+    changes: u64,
 }
+
+type EncodeJob = JoinHandle<Result<Box<DeltaWriter>, Error>>;
 
 /// The delta writer, or the job that has it.
 enum Writer {
     Idle(Box<DeltaWriter>),
-    Busy(JoinHandle<Result<Box<DeltaWriter>, Error>>),
+    Busy(EncodeJob),
     /// An error took it; the session is over.
     Lost,
 }
 
 impl Lanes {
     /// No lane yet: they open as relations are described.
-    pub(crate) fn new(opener: LaneOpener, state: &CommitState) -> Lanes {
+    pub(crate) fn new(opener: LaneOpener, on_error: OnError, state: &CommitState) -> Lanes {
+        let manifest = &state.manifest.value;
+        let follow = |(table, committed): (&TableName, &CommittedTable)| {
+            let entry = manifest.tables.get(table);
+            let followed = FollowedTable {
+                committed: committed.clone(),
+                oid: entry.and_then(|entry| entry.source_oid),
+                is_written: entry.is_some_and(TableEntry::is_written),
+            };
+            (table.clone(), followed)
+        };
         Lanes {
             opener,
-            tables: state.tables.clone(),
+            on_error,
+            tables: state.tables.iter().map(follow).collect(),
             by_oid: HashMap::new(),
             lanes: Vec::new(),
+            unwritten: HashMap::new(),
             ignored: HashSet::new(),
-            epoch: state.manifest.value.epoch.next(),
+            stops: Vec::new(),
+            dropped: Vec::new(),
+            epoch: manifest.epoch.next(),
         }
     }
 
-    /// The lane of a relation, or `None` if it is not followed.
+    /// The lane of a relation, or `None` if it is not written.
     pub(crate) fn of(&mut self, oid: u32) -> Option<&mut Lane> {
         self.by_oid.get(&oid).map(|index| &mut self.lanes[*index])
     }
 
+    /// How many sequence numbers a change uses whose relation has no lane.
+    pub(crate) fn unwritten_numbers(&self, oid: u32, change: &RowChange<'_>) -> u64 {
+        self.unwritten.get(&oid).map_or(1, |buffer| buffer.sequence_numbers(change))
+    }
+
     /// Takes a relation's description: opens its lane, or checks that the table is still the one
-    /// the lake has.
-    pub(crate) async fn describe(&mut self, relation: &Relation) -> Result<(), Error> {
-        let table = TableName::new(&relation.schema, &relation.name);
-        let Some(committed) = self.tables.get(&table) else {
+    /// the lake has. If it is not, the table stops as of `cut`; gives the changes lost by that.
+    pub(crate) async fn describe(
+        &mut self,
+        relation: &Relation,
+        cut: Lsn,
+    ) -> Result<Option<u64>, Error> {
+        let Some(table) = self.owner(relation) else {
             if self.ignored.insert(relation.oid) {
+                let table = relation.table();
                 tracing::warn!(%table, "table is in the publication but not followed");
             }
-            return Ok(());
+            return Ok(None);
         };
-        check_columns(&committed.schema, relation)?;
-        if self.by_oid.contains_key(&relation.oid) {
-            return Ok(());
+        let Some(followed) = self.tables.get_mut(&table) else { return Ok(None) };
+        let schema = Arc::clone(&followed.committed.schema);
+        let mut lost = None;
+        if followed.is_written {
+            match check_relation(&table, followed, relation) {
+                Ok(()) => followed.oid = Some(relation.oid),
+                Err(error) => lost = Some(self.stop(&table, error, cut)?),
+            }
         }
-        if self.lanes.iter().any(|lane| lane.table == table) {
-            return Err(Error::SchemaChanged {
-                table,
-                detail: "it was dropped and created again".into(),
-            });
+        let is_written = self.tables.get(&table).is_some_and(|followed| followed.is_written);
+        if !is_written {
+            let buffer = ChangeBuffer::new(schema, self.opener.unrepresentable());
+            self.unwritten.entry(relation.oid).or_insert(buffer);
+        } else if !self.by_oid.contains_key(&relation.oid) {
+            self.open(table, relation.oid).await?;
         }
+        Ok(lost)
+    }
+
+    /// The followed table that a relation is: by its OID, which survives a rename, else by name.
+    fn owner(&self, relation: &Relation) -> Option<TableName> {
+        let by_oid = self.tables.iter().find(|(_, followed)| followed.oid == Some(relation.oid));
+        match by_oid {
+            Some((table, _)) => Some(table.clone()),
+            None => Some(relation.table()).filter(|table| self.tables.contains_key(table)),
+        }
+    }
+
+    async fn open(&mut self, table: TableName, oid: u32) -> Result<(), Error> {
+        let Some(FollowedTable { committed, .. }) = self.tables.get(&table) else { return Ok(()) };
         let (writer, first_part) = self.opener.open(&table, committed, self.epoch).await?;
-        let covered = committed.pair.current.newest_lsn_to(Branch::Main).unwrap_or(Lsn::ZERO);
         let policy = self.opener.unrepresentable();
-        self.by_oid.insert(relation.oid, self.lanes.len());
+        self.by_oid.insert(oid, self.lanes.len());
         self.lanes.push(Lane {
             buffer: ChangeBuffer::new(Arc::clone(&committed.schema), policy),
+            covered: covered(committed),
             table,
+            oid,
             writer: Writer::Idle(Box::new(writer)),
             first_part,
             is_closed: false,
             waiting: Vec::new(),
-            covered,
-            has_changes: false,
+            changes: 0,
         });
         Ok(())
+    }
+
+    /// Stops a table for an error that is about it alone, and gives the changes since `cut` that are
+    /// lost by that. Every other error comes back.
+    pub(crate) fn stop(&mut self, table: &TableName, error: Error, cut: Lsn) -> Result<u64, Error> {
+        let known = self.tables.get(table).map(|followed| covered(&followed.committed));
+        let lsn_from = known.map_or(cut, |covered| covered.max(cut));
+        let stop = Stop::of(table, error, lsn_from, self.on_error)?;
+        self.stops.push(stop);
+        Ok(self.drop_lane(table))
+    }
+
+    /// From now on the table is not written. Its key index stays as the last commit left it, so it
+    /// is rebuilt when the table is followed again. Gives the changes since the last epoch was
+    /// closed.
+    pub(crate) fn drop_lane(&mut self, table: &TableName) -> u64 {
+        if let Some(followed) = self.tables.get_mut(table) {
+            followed.is_written = false;
+        }
+        let Some(index) = self.lanes.iter().position(|lane| lane.table == *table) else { return 0 };
+        let Lane { oid, buffer, writer, changes, .. } = self.lanes.swap_remove(index);
+        self.by_oid.remove(&oid);
+        if let Some(moved) = self.lanes.get(index) {
+            self.by_oid.insert(moved.oid, index);
+        }
+        let empty = ChangeBuffer::new(Arc::clone(buffer.schema()), self.opener.unrepresentable());
+        self.unwritten.insert(oid, empty);
+        if let Writer::Busy(job) = writer {
+            self.dropped.push(job);
+        }
+        changes
+    }
+
+    /// The tables that stopped since the last call.
+    pub(crate) fn take_stops(&mut self) -> Vec<Stop> {
+        std::mem::take(&mut self.stops)
     }
 
     /// Ends the open transaction in all lanes.
@@ -115,11 +217,18 @@ impl Lanes {
         }
     }
 
-    /// Closes the epoch of all lanes with changes; each part arrives when its encoder is done.
-    pub(crate) async fn close_epoch(&mut self, next: Epoch) -> Result<Vec<Part>, Error> {
-        let mut parts = Vec::new();
-        for lane in self.lanes.iter_mut().filter(|lane| lane.has_changes) {
-            parts.push(lane.close_epoch(self.epoch).await?);
+    /// Closes the epoch of all lanes with changes behind `cut`; each part arrives when its encoder
+    /// is done.
+    pub(crate) async fn close_epoch(&mut self, next: Epoch, cut: Lsn) -> Result<Vec<Part>, Error> {
+        let (mut parts, mut failed) = (Vec::new(), Vec::new());
+        for lane in self.lanes.iter_mut().filter(|lane| lane.changes > 0) {
+            match lane.close_epoch(self.epoch).await {
+                Ok(part) => parts.push(part),
+                Err(error) => failed.push((lane.table.clone(), error)),
+            }
+        }
+        for (table, error) in failed {
+            self.stop(&table, error, cut)?;
         }
         self.epoch = next;
         Ok(parts)
@@ -158,6 +267,9 @@ impl Lanes {
                 let _ = job.await;
             }
         }
+        for job in self.dropped.drain(..) {
+            let _ = job.await;
+        }
     }
 
     /// The error of a lane whose encoding failed, if one did.
@@ -192,8 +304,9 @@ impl Lane {
         at: &ChangePosition,
         epoch: Epoch,
     ) -> Result<u64, Error> {
-        self.has_changes = true;
-        Ok(self.buffer.push(change, at, epoch)?)
+        let numbers = self.buffer.push(change, at, epoch)?;
+        self.changes += 1;
+        Ok(numbers)
     }
 
     /// Whether it is time to seal a chunk.
@@ -214,17 +327,16 @@ impl Lane {
     }
 
     async fn close_epoch(&mut self, epoch: Epoch) -> Result<Part, Error> {
-        self.has_changes = false;
+        self.changes = 0;
         self.is_closed = true;
         let chunk = if self.buffer.is_empty() { None } else { Some(self.buffer.take_chunk()?) };
         let first_part = std::mem::take(&mut self.first_part);
         let (sender, output) = oneshot::channel();
         self.start(move |writer| {
-            if let Some(chunk) = chunk {
-                append(writer, chunk, epoch, first_part)?;
-            }
+            let appended = chunk.map_or(Ok(()), |chunk| append(writer, chunk, epoch, first_part));
+            let finished = appended.and_then(|()| Ok(writer.finish_epoch()?));
             // a receiver that is gone belongs to a session that is over
-            let _ = sender.send(writer.finish_epoch()?);
+            let _ = sender.send(finished);
             Ok(())
         })
         .await?;
@@ -281,26 +393,50 @@ pub(crate) fn index_stamp(lake_id: &str, committed: &CommittedTable) -> IndexSta
     }
 }
 
-/// The relation must have exactly the columns of the schema: anything else is a change of the table
-/// that the lake does not follow yet, and no row of it is taken.
-fn check_columns(schema: &TableSchema, relation: &Relation) -> Result<(), Error> {
-    let changed =
-        |detail: String| Err(Error::SchemaChanged { table: schema.table.clone(), detail });
-    for (index, found) in relation.columns.iter().enumerate() {
-        let Some(known) = schema.columns.get(index) else {
-            return changed(format!("column {} is new", found.name));
-        };
-        if known.name != found.name {
-            return changed(format!("column {} is now {}", known.name, found.name));
-        }
-        if !same_type(&known.pg_type, found) {
-            return changed(format!("column {} is no longer {}", known.name, known.pg_type.name));
-        }
+/// The position up to which a table has everything.
+fn covered(committed: &CommittedTable) -> Lsn {
+    committed.pair.current.newest_lsn_to(Branch::Main).unwrap_or(Lsn::ZERO)
+}
+
+/// The relation must be the table of the lake, under its name, with rows that can be told apart and
+/// with exactly the columns of the schema. Anything else is a change that the lake does not follow
+/// yet, and no row of it is taken.
+fn check_relation(
+    table: &TableName,
+    followed: &FollowedTable,
+    relation: &Relation,
+) -> Result<(), Error> {
+    let changed = |detail: String| Err(Error::SchemaChanged { table: table.clone(), detail });
+    if relation.table() != *table {
+        return changed(format!("it is now named {} on the source", relation.table()));
     }
-    match schema.columns.get(relation.columns.len()) {
-        Some(missing) => changed(format!("column {} is gone", missing.name)),
+    if followed.oid.is_some_and(|oid| oid != relation.oid) {
+        return changed("it was dropped and created again on the source".into());
+    }
+    if relation.replica_identity == ReplicaIdentityKind::Nothing {
+        return changed("its replica identity is now NOTHING".into());
+    }
+    match difference(&followed.committed.schema, &relation.columns) {
+        Some(detail) => changed(format!("{detail} on the source")),
         None => Ok(()),
     }
+}
+
+/// The first column in which a relation is not as the schema has it.
+fn difference(schema: &TableSchema, columns: &[RelationColumn]) -> Option<String> {
+    for (index, found) in columns.iter().enumerate() {
+        let Some(known) = schema.columns.get(index) else {
+            return Some(format!("column {} is new", found.name));
+        };
+        if known.name != found.name {
+            return Some(format!("column {} is now {}", known.name, found.name));
+        }
+        if !same_type(&known.pg_type, found) {
+            return Some(format!("column {} is no longer {}", known.name, known.pg_type.name));
+        }
+    }
+    let missing = schema.columns.get(columns.len())?;
+    Some(format!("column {} is gone", missing.name))
 }
 
 /// A domain's own modifier is never sent, so only its OID can be compared.

@@ -24,6 +24,7 @@ mod live;
 mod open_lane;
 mod plan;
 mod preflight;
+mod quarantine;
 mod recover;
 mod refs;
 mod settings;
@@ -39,7 +40,7 @@ pub use init::{InitReport, init};
 pub use lease::Lease;
 pub use preflight::preflight;
 pub use settings::{
-    DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, RefSettings,
+    DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, OnError, RefSettings,
     ReplicationSettings, TruncateMode, TypeSettings,
 };
 pub use status::{SourceStatus, StatusReport, status};

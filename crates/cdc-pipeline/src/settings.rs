@@ -68,11 +68,23 @@ pub enum TruncateMode {
     Halt,
 }
 
+/// `types.on_error`: what an error does that is about one table only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// The table is quarantined, the others go on.
+    #[default]
+    Pause,
+    /// The daemon stops with nothing confirmed past the error.
+    Halt,
+}
+
 /// The `types` section.
 #[derive(Clone, Debug, Default)]
 pub struct TypeSettings {
     /// Policies for all columns.
     pub policy: TypePolicy,
+    /// What a value, or a change of the table, does that cannot be followed.
+    pub on_error: OnError,
     /// Declared forms: glob on `schema.table.column`, first match wins.
     pub columns: Vec<(GlobMatcher, StoredAs)>,
 }

@@ -107,6 +107,8 @@ impl ReadPlane {
         let decisions = self.policy.decide(caller, &manifest)?;
         let cut = self.cut(at).await?;
         let (table, access) = visible(&cut, table, &decisions)?;
+        // read after the cut, so that no gap of the cut is missing here
+        expect_complete(&self.manifest().await?, &table, since, cut.epoch)?;
         let rows = self.engine.changes(&self.lake, &cut, access, since, query).await?;
         let evidence = self.evidence(&cut, &[table], caller).await?;
         Ok(Answer { rows, evidence })
@@ -174,6 +176,19 @@ fn visible(cut: &Cut, name: &str, decisions: &Decisions<'_>) -> Result<(TableNam
         Some(access) => Ok((table, access)),
         None => Err(cdc_query::Error::NoSuchTable(name.to_owned()).into()),
     }
+}
+
+/// Refuses changes of the epochs above `since` up to `until` if the changelog lacks some of them.
+fn expect_complete(
+    manifest: &Manifest,
+    table: &TableName,
+    since: Epoch,
+    until: Epoch,
+) -> Result<()> {
+    let entry = manifest.tables.get(table);
+    let Some(gap) = entry.and_then(|entry| entry.gap_between(since, until)) else { return Ok(()) };
+    let oldest_epoch = gap.epoch_to.unwrap_or(manifest.epoch).0;
+    Err(cdc_query::Error::Expired { table: table.to_string(), oldest_epoch }.into())
 }
 
 /// The base stands for its own epoch, whose position the manifest does not keep, except that of the

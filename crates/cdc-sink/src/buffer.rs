@@ -21,6 +21,9 @@ use crate::chunk::{Chunk, CommitRun, Patch, staged_schema};
 use crate::rows::{CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, RowBuilder, UnchangedCell};
 use crate::{Error, Result};
 
+/// What an old row lacks when the replica identity of its table was changed on the source.
+const NO_IDENTITY: &str = "an old row came without the columns that identify it; was the replica \
+                           identity of the table changed?";
 /// Bytes of the metadata columns of one row.
 const META_ROW_BYTES: usize = 1 + 5 * 8 + 4;
 
@@ -243,6 +246,7 @@ impl ChangeBuffer {
             });
         }
         match old_cells {
+            Some(cells) if !self.rows.has_identity(cells) => Err(self.rows.bad_change(NO_IDENTITY)),
             Some(cells) if !self.rows.same_identity(cells, new) => {
                 self.move_row(cells, old, new, at, epoch)
             }
@@ -273,6 +277,9 @@ impl ChangeBuffer {
             OldTuple::None => return Err(self.rows.bad_change("a delete lacks the old row")),
             OldTuple::Key(_) if self.old_rows.is_some() => {
                 return Err(self.rows.bad_change("a delete lacks the whole old row"));
+            }
+            OldTuple::Key(cells) | OldTuple::Full(cells) if !self.rows.has_identity(cells) => {
+                return Err(self.rows.bad_change(NO_IDENTITY));
             }
             OldTuple::Key(cells) | OldTuple::Full(cells) => cells,
         };

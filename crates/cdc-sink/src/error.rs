@@ -204,9 +204,28 @@ impl Error {
         }
     }
 
-    /// Whether the error is about values of one table and so stops no other table.
+    /// Whether what the source sent for one table cannot be stored or does not fit what the lake
+    /// has of it. Such an error comes again with every try and stops no other table.
     pub fn is_table_local(&self) -> bool {
-        matches!(self.kind(), ErrorKind::Invalid | ErrorKind::Corrupt)
+        matches!(
+            self,
+            Error::Unrepresentable { .. }
+                | Error::Malformed { .. }
+                | Error::BadChange { .. }
+                | Error::MissingRow { .. }
+                | Error::MissingValue { .. }
+        )
+    }
+
+    /// The column that the error is about.
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            Error::Unrepresentable { column, .. }
+            | Error::Malformed { column, .. }
+            | Error::ChunkTooLarge { column, .. }
+            | Error::MissingValue { column, .. } => Some(column),
+            _ => None,
+        }
     }
 }
 

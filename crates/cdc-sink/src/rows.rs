@@ -183,6 +183,12 @@ impl RowBuilder {
         pairs.filter(|(_, is_key)| **is_key).all(|(pair, _)| same(pair))
     }
 
+    /// Whether an old image has the identity's columns; they are never NULL on the source.
+    pub(crate) fn has_identity(&self, old: &[Cell<'_>]) -> bool {
+        let keys = old.iter().zip(&self.is_key).filter(|(_, is_key)| **is_key);
+        keys.into_iter().all(|(cell, _)| matches!(cell, Cell::Text(_)))
+    }
+
     /// Drops the rows from `rows` on.
     pub(crate) fn truncate(&mut self, rows: usize) {
         self.columns.iter_mut().for_each(|column| column.truncate(rows));

@@ -273,6 +273,19 @@ fn a_row_that_cannot_be_stored_leaves_the_buffer_as_it_was() {
     let unsent = [Cell::Text(b"3"), Cell::Unchanged, Cell::Null];
     let change = RowChange::Insert { new: &unsent };
     assert!(matches!(lane.buffer.push(&change, &at, lane.epoch), Err(Error::BadChange { .. })));
+    // old rows without the key: the replica identity is another one now
+    let other = [Cell::Null, Cell::Text(b"old"), Cell::Null];
+    let new = [Cell::Text(b"1"), Cell::Text(b"x"), Cell::Null];
+    let changes = [
+        RowChange::Delete { old: OldTuple::Key(&other) },
+        RowChange::Update { old: OldTuple::Key(&other), new: &new },
+        RowChange::Update { old: OldTuple::Full(&other), new: &new },
+    ];
+    for change in changes {
+        let error = lane.buffer.push(&change, &at, lane.epoch).unwrap_err();
+        assert!(error.is_table_local(), "{error}");
+        assert!(error.to_string().contains("replica identity"), "{error}");
+    }
     assert_eq!(lane.buffer.rows(), 1);
     lane.touch(1, 1);
     assert_eq!(lane.end(), ["one", "one"]);

@@ -4,6 +4,7 @@
 mod bad_input;
 mod crash;
 mod edges;
+mod quarantine;
 mod query;
 mod server;
 mod transactions;
@@ -58,6 +59,7 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         edges::SCENARIOS,
         types::SCENARIOS,
         bad_input::SCENARIOS,
+        quarantine::SCENARIOS,
         server::SCENARIOS,
         crash::SCENARIOS,
         transactions::SCENARIOS,

@@ -27,6 +27,12 @@ pub(crate) struct ActiveTable<'a> {
     pub(crate) columns: Vec<&'a str>,
 }
 
+/// The tables of a manifest that are written: active, and not quarantined.
+pub(crate) fn written_tables(manifest: &Value) -> Result<Vec<ActiveTable<'_>>> {
+    let active = active_tables(manifest)?;
+    Ok(active.into_iter().filter(|table| table.entry["state"] == "streaming").collect())
+}
+
 /// The active tables of a manifest.
 pub(crate) fn active_tables(manifest: &Value) -> Result<Vec<ActiveTable<'_>>> {
     let tables = manifest["tables"].as_object().context("manifest.json has no tables")?;

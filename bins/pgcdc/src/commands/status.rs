@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use cdc_core::{Clock, SystemClock, rfc3339};
-use cdc_manifest::{LiveState, Manifest, TableStatus};
+use cdc_manifest::{LiveState, Manifest, TableState, TableStatus};
 use cdc_pipeline::StatusReport;
 use cdc_runtime::{Config, ExitCode, SourceUse};
 use chrono::{DateTime, Datelike, Utc};
@@ -193,7 +193,7 @@ fn text(json: &Value, report: &StatusReport) -> String {
         ("Lag", lag),
         ("Oldest transaction", seconds(&replication["oldest_xact_age_seconds"])),
         ("Source", format!("{} {}", word(&source["database"]), word(&source["version"]))),
-        ("Tables", format!("{active} active, {excluded} excluded")),
+        ("Tables", format!("{active} active, {excluded} excluded{}", quarantined(manifest))),
         ("Latest epoch", format!("{} (LSN: {})", manifest.epoch.0, manifest.commit_lsn)),
         ("Storage", report.root.clone()),
         ("Catalog", format!("{} {}", manifest.catalog.backend, manifest.catalog.database)),
@@ -209,6 +209,19 @@ fn text(json: &Value, report: &StatusReport) -> String {
         ("Last compacted", last_compacted(manifest).unwrap_or_else(|| "never".into())),
         ("Role profiles", manifest.roles.len().to_string()),
     ])
+}
+
+/// The quarantined tables by name, if there are any.
+fn quarantined(manifest: &Manifest) -> String {
+    let stopped = manifest
+        .tables
+        .iter()
+        .filter(|(_, entry)| entry.is_active() && entry.state == Some(TableState::Quarantined));
+    let names: Vec<String> = stopped.map(|(table, _)| table.to_string()).collect();
+    match names.len() {
+        0 => String::new(),
+        count => format!(", {count} quarantined: {}", names.join(", ")),
+    }
 }
 
 fn slot_word(report: &StatusReport) -> &'static str {

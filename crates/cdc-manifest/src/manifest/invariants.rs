@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use cdc_core::{FieldId, TableName};
 
-use super::{MANIFEST_VERSION, Manifest, SchemaEntry, TableEntry, TableStatus};
+use super::{MANIFEST_VERSION, Manifest, SchemaEntry, TableEntry, TableState, TableStatus};
 use crate::layout;
 
 /// The first rule that a manifest breaks by itself.
@@ -75,12 +75,29 @@ fn check_table(manifest: &Manifest, table: &TableName, entry: &TableEntry) -> Re
     ensure(entry.lsn_to.is_none_or(|lsn_to| lsn_to <= manifest.covered_lsn), || {
         format!("lsn_to is above covered_lsn {}", manifest.covered_lsn)
     })?;
+    check_gaps(manifest, entry)?;
     let Some(schema) = manifest.schemas.get(table) else {
         return Err("active without a schema".into());
     };
     ensure(entry.schema_version == Some(schema.version), || {
         format!("schema_version is {:?}, the schema's is {}", entry.schema_version, schema.version)
     })
+}
+
+/// What a quarantined table lacks must be told, and nothing beyond what is known.
+fn check_gaps(manifest: &Manifest, entry: &TableEntry) -> Result<(), String> {
+    for gap in &entry.gaps {
+        ensure(gap.lsn_from <= gap.lsn_to && gap.lsn_to <= manifest.covered_lsn, || {
+            let (from, to, covered) = (gap.lsn_from, gap.lsn_to, manifest.covered_lsn);
+            format!("a gap from {from} to {to} under covered_lsn {covered}")
+        })?;
+    }
+    if entry.state != Some(TableState::Quarantined) {
+        return Ok(());
+    }
+    let open = entry.gaps.last().filter(|gap| gap.lsn_to == manifest.covered_lsn);
+    ensure(open.is_some(), || "quarantined without a gap up to covered_lsn".into())?;
+    ensure(entry.reason.is_some(), || "quarantined without a reason".into())
 }
 
 fn check_schema(schema: &SchemaEntry) -> Result<(), String> {

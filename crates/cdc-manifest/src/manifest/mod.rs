@@ -4,6 +4,7 @@
 //! The fields stand in the order in which they are written. Fields of ours that pg-cdc (Go) does
 //! not know are listed beside it in the contract; those which this build does not know are kept.
 
+mod gap;
 mod invariants;
 mod reload;
 mod schema_entry;
@@ -16,6 +17,7 @@ use cdc_core::{Epoch, Identity, Lsn, TableName, TableSchema};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use gap::Gap;
 pub use schema_entry::{ColumnEntry, NestedType, OmittedEntry, SchemaEntry, TypeKind};
 pub use store::{ManifestStore, Versioned};
 
@@ -190,7 +192,11 @@ pub struct TableEntry {
     pub row_count: Option<u64>,
     /// Directory of the table.
     pub path: String,
-    /// Why it is excluded.
+    /// `pg_class.oid` of the table, of its root where it is partitioned: a table that was dropped
+    /// and created again has another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_oid: Option<u32>,
+    /// Why it is excluded, or quarantined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// `iceberg`.
@@ -236,22 +242,6 @@ pub struct TableEntry {
     /// Time of the last successful `verify`.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "wire::time_option")]
     pub verified_at: Option<DateTime<Utc>>,
-    /// Fields unknown to this build.
-    #[serde(flatten)]
-    pub extra: Extra,
-}
-
-/// A range missing from a table's changelog.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Gap {
-    /// Start, exclusive.
-    #[serde(with = "wire::text")]
-    pub lsn_from: Lsn,
-    /// End, inclusive.
-    #[serde(with = "wire::text")]
-    pub lsn_to: Lsn,
-    /// Why, in words.
-    pub reason: String,
     /// Fields unknown to this build.
     #[serde(flatten)]
     pub extra: Extra,

@@ -20,6 +20,25 @@ impl Manifest {
         rebuild(table, entry, schema)
     }
 
+    /// Marks columns of a table in which values were replaced, and gives those that were not marked
+    /// before.
+    pub fn mark_lossy<'c>(
+        &mut self,
+        table: &TableName,
+        columns: impl IntoIterator<Item = &'c String>,
+    ) -> Vec<&'c str> {
+        let Some(schema) = self.schemas.get_mut(table) else { return Vec::new() };
+        let mut marked = Vec::new();
+        for name in columns {
+            let named = schema.columns.iter_mut().find(|column| column.name == *name);
+            if let Some(column) = named.filter(|column| !column.lossy) {
+                column.lossy = true;
+                marked.push(name.as_str());
+            }
+        }
+        marked
+    }
+
     /// Puts a schema into `schemas` and the fields that repeat it into the table's entry, keeping
     /// unknown fields of both.
     ///

@@ -120,7 +120,8 @@ pub struct TypesConfig {
     pub numeric_unconstrained: StoredForm,
     /// What happens to a value that its column's type cannot hold.
     pub unrepresentable: UnrepresentableChoice,
-    /// What a value error does: pause the table, or stop the daemon with nothing confirmed.
+    /// What an error of one table does, a value or a change of the table that cannot be followed:
+    /// quarantine the table, or stop the daemon with nothing confirmed.
     pub on_error: OnTypeError,
     /// Form of arrays.
     pub array: ArrayChoice,
@@ -153,11 +154,11 @@ pub enum UnrepresentableChoice {
     Clamp,
 }
 
-/// What a value error does.
+/// What an error of one table does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnTypeError {
-    /// The table is paused, the others go on.
+    /// The table is quarantined, the others go on.
     #[default]
     Pause,
     /// The daemon stops with nothing confirmed.

@@ -1,0 +1,128 @@
+//! Ranges that a table's changelog lacks, and the state that opens them.
+//!
+//! A gap is opened when a table stops being written, and is stretched by every manifest that follows
+//! until the table is followed again: what its changes were meanwhile is nowhere in the lake.
+
+use cdc_core::{Epoch, Lsn};
+use serde::{Deserialize, Serialize};
+
+use super::{Manifest, TableEntry, TableState};
+use crate::json::Extra;
+use crate::wire;
+
+/// A range missing from a table's changelog.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Start, exclusive.
+    #[serde(with = "wire::text")]
+    pub lsn_from: Lsn,
+    /// End, inclusive. It moves while the table is not written.
+    #[serde(with = "wire::text")]
+    pub lsn_to: Lsn,
+    /// Why, in words.
+    pub reason: String,
+    /// Newest epoch that has all changes of the table before the gap.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "wire::epoch_option")]
+    pub epoch_from: Option<Epoch>,
+    /// Newest epoch that lacks some. Changes asked for since this one are complete.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "wire::epoch_option")]
+    pub epoch_to: Option<Epoch>,
+    /// Fields unknown to this build.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl Gap {
+    /// Whether changes of the epochs above `since` up to `until` would be incomplete. A gap that
+    /// does not say which epochs it lies in may lie in any.
+    pub fn is_between(&self, since: Epoch, until: Epoch) -> bool {
+        self.epoch_from.is_none_or(|from| from < until) && self.epoch_to.is_none_or(|to| since < to)
+    }
+}
+
+impl TableEntry {
+    /// Whether changes of the table are written.
+    pub fn is_written(&self) -> bool {
+        self.is_active() && self.state == Some(TableState::Streaming)
+    }
+
+    /// Stops the table at `lsn_from`, the position up to which all its changes are in epoch
+    /// `epoch_from` or before. A table that is stopped already keeps its first reason.
+    pub fn quarantine(&mut self, reason: &str, lsn_from: Lsn, epoch_from: Epoch) {
+        if !self.is_written() {
+            return;
+        }
+        self.state = Some(TableState::Quarantined);
+        self.reason = Some(reason.to_owned());
+        self.gaps.push(Gap {
+            lsn_from,
+            lsn_to: lsn_from,
+            reason: reason.to_owned(),
+            epoch_from: Some(epoch_from),
+            epoch_to: Some(epoch_from),
+            extra: Extra::new(),
+        });
+    }
+
+    /// The newest gap that changes of the epochs above `since` up to `until` would run across.
+    pub fn gap_between(&self, since: Epoch, until: Epoch) -> Option<&Gap> {
+        self.gaps.iter().rev().find(|gap| gap.is_between(since, until))
+    }
+}
+
+impl Manifest {
+    /// Stretches the gaps of tables that are not written up to what this manifest covers.
+    pub fn stretch_gaps(&mut self) {
+        for entry in self.tables.values_mut().filter(|entry| entry.is_active()) {
+            if entry.is_written() {
+                continue;
+            }
+            if let Some(open) = entry.gaps.last_mut() {
+                open.lsn_to = open.lsn_to.max(self.covered_lsn);
+                open.epoch_to = open.epoch_to.max(Some(self.epoch));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streaming() -> TableEntry {
+        TableEntry { state: Some(TableState::Streaming), ..TableEntry::default() }
+    }
+
+    #[test]
+    fn a_second_stop_keeps_the_first_reason_and_gap() {
+        let mut entry = streaming();
+        entry.quarantine("first", Lsn(10), Epoch(3));
+        entry.quarantine("second", Lsn(20), Epoch(4));
+        assert_eq!(entry.state, Some(TableState::Quarantined));
+        assert_eq!(entry.reason.as_deref(), Some("first"));
+        assert_eq!(entry.gaps.len(), 1);
+        assert_eq!((entry.gaps[0].lsn_from, entry.gaps[0].epoch_from), (Lsn(10), Some(Epoch(3))));
+    }
+
+    #[test]
+    fn changes_are_incomplete_exactly_where_epochs_overlap() {
+        let mut entry = streaming();
+        entry.quarantine("why", Lsn(10), Epoch(3));
+        entry.gaps[0].epoch_to = Some(Epoch(6));
+        let cases = [
+            ((0, 3), false),
+            ((2, 3), false),
+            ((0, 4), true),
+            ((3, 4), true),
+            ((5, 9), true),
+            ((6, 9), false),
+            ((7, 7), false),
+        ];
+        for ((since, until), expected) in cases {
+            let found = entry.gap_between(Epoch(since), Epoch(until)).is_some();
+            assert_eq!(found, expected, "{since}..{until}");
+        }
+        (entry.gaps[0].epoch_from, entry.gaps[0].epoch_to) = (None, None);
+        assert!(entry.gap_between(Epoch(7), Epoch(7)).is_some());
+    }
+}
