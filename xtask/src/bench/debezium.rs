@@ -56,6 +56,8 @@ impl Debezium {
         std::fs::write(&input, serde_json::to_vec(&job)?)?;
         let mut python = shell::command(&self.python);
         python.arg("-B").arg(repo::root().join("xtask/peers/debezium_iceberg.py"));
+        // the engine writes a log below wherever it is started
+        python.current_dir(directory.path());
         cost_with_input(&mut python, File::open(&input)?.into())
     }
 }
