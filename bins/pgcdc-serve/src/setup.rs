@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use cdc_core::SystemClock;
-use cdc_manifest::{LakeStore, PromotionMode, StorageSpec};
+use cdc_manifest::{LakeStore, PromotionMode};
 use cdc_query::{Engine, Lake, QueryLimits};
-use cdc_runtime::{Config, LogFlags, LogLevel, LoggingConfig, SourceUse, StorageType};
+use cdc_runtime::{Config, LogFlags, LogLevel, LoggingConfig, SourceUse};
 use cdc_serve::{Caller, LocalPolicy, ReadPlane};
 
 use crate::cli::Common;
@@ -29,7 +30,8 @@ pub(crate) fn read_plane(config: &Config) -> anyhow::Result<ReadPlane> {
     if config.governance.is_some() {
         return Err(cdc_serve::Error::GovernanceUnavailable.into());
     }
-    let store = LakeStore::open_read_only(&storage(config))?;
+    let storage = config.storage_spec().context("storage: a required key is missing")?;
+    let store = LakeStore::open_read_only(&storage)?;
     let mode = match config.promotion.mode {
         cdc_runtime::PromotionMode::Auto => PromotionMode::Auto,
         cdc_runtime::PromotionMode::Manual => PromotionMode::Manual,
@@ -42,19 +44,6 @@ pub(crate) fn read_plane(config: &Config) -> anyhow::Result<ReadPlane> {
     let engine = Engine::new(limits)?;
     let lake = Lake::new(store, mode);
     Ok(ReadPlane::new(lake, engine, LocalPolicy::default(), Arc::new(SystemClock)))
-}
-
-fn storage(config: &Config) -> StorageSpec {
-    match config.storage.kind {
-        StorageType::Filesystem => {
-            // the configuration was checked: the path is there
-            StorageSpec::Filesystem { path: config.storage.path.clone().unwrap_or_default() }
-        }
-        StorageType::Memory => StorageSpec::Memory,
-        StorageType::S3 => StorageSpec::S3,
-        StorageType::Gcs => StorageSpec::Gcs,
-        StorageType::Azure => StorageSpec::Azure,
-    }
 }
 
 /// The person at the prompt.

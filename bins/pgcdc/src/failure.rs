@@ -73,14 +73,32 @@ fn pipeline_code(error: &cdc_pipeline::Error, command: CommandKind) -> ExitCode 
             ExitCode::Failure
         }
         Error::Source(source) => source_code(source, command),
-        // a root that cannot be used is a matter of the configuration, what lies in it is not
-        Error::Manifest(source) if matches!(**source, cdc_manifest::Error::Directory { .. }) => {
-            ExitCode::Usage
-        }
-        Error::Manifest(source) if source.kind() == ErrorKind::Invalid => ExitCode::Failure,
+        Error::Manifest(source) => store_code(source, command),
+        Error::Objects { .. } if command == CommandKind::Operator => ExitCode::Usage,
         // a value that its column cannot take, under a configuration that says so
         Error::Sink(_) => ExitCode::Failure,
         other => ExitCode::of(other.kind(), command),
+    }
+}
+
+fn store_code(error: &cdc_manifest::Error, command: CommandKind) -> ExitCode {
+    use cdc_manifest::Error;
+    match (error, error.kind()) {
+        // a store that cannot be used is a matter of the configuration, what lies in it is not
+        (
+            Error::Directory { .. }
+            | Error::Storage { .. }
+            | Error::Credentials { .. }
+            | Error::Refused { .. }
+            | Error::PreconditionIgnored { .. },
+            _,
+        )
+        | (Error::Object { .. }, ErrorKind::Denied) => ExitCode::Usage,
+        (Error::Object { .. }, ErrorKind::Transient) if command == CommandKind::Operator => {
+            ExitCode::Usage
+        }
+        (_, ErrorKind::Invalid) => ExitCode::Failure,
+        (_, kind) => ExitCode::of(kind, command),
     }
 }
 

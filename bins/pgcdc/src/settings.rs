@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use cdc_core::{ArrayPolicy, NumericPolicy, StoredAs, TypePolicy, UnrepresentablePolicy};
 use cdc_governance::{RuleText, TableRules, TagPolicy};
 use cdc_iceberg::TableNaming;
-use cdc_manifest::{RawRetention, StorageSpec};
+use cdc_manifest::RawRetention;
 use cdc_pipeline::{
     Compression, DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, OnError,
     RefSettings, ReplicationSettings, TruncateMode, TypeSettings,
@@ -55,7 +55,7 @@ pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
 /// Where the lake is.
 pub(crate) fn lake(config: &Config) -> Result<LakeSettings> {
     Ok(LakeSettings {
-        storage: storage(config)?,
+        storage: config.storage_spec().context("storage: a required key is missing")?,
         state_dir: config.state_dir(),
         database: config.catalog.database.clone(),
         naming: naming(config),
@@ -152,17 +152,6 @@ pub(crate) fn types(config: &Config) -> Result<TypeSettings> {
         conf::OnTypeError::Halt => OnError::Halt,
     };
     Ok(TypeSettings { policy, on_error, columns })
-}
-
-fn storage(config: &Config) -> Result<StorageSpec> {
-    let storage = &config.storage;
-    match (storage.kind, &storage.path) {
-        (conf::StorageType::Filesystem, Some(path)) => {
-            Ok(StorageSpec::Filesystem { path: path.clone() })
-        }
-        (conf::StorageType::Memory, _) => Ok(StorageSpec::Memory),
-        (kind, _) => bail!(unsupported("storage.type", kind.as_str(), "filesystem")),
-    }
 }
 
 /// Refuses what the configuration may say and this version cannot do.

@@ -24,6 +24,7 @@ pub mod meta;
 mod pg_type;
 mod schema;
 mod source_table;
+mod storage;
 mod stored_type;
 mod table_name;
 pub mod text;
@@ -38,6 +39,9 @@ pub use pg_type::{PgType, PgTypeKind, oid};
 pub use schema::{Column, Identity, OmittedColumn, TableSchema};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use source_table::{Generated, ReplicaIdentity, SourceColumn, SourceTable, TableKind};
+pub use storage::{
+    AzureSpec, BadPrefix, Encryption, GcsSpec, KeyPrefix, S3Spec, StorageSpec, Transfer,
+};
 pub use stored_type::{
     ArrayPolicy, MappedType, NumericPolicy, StoredAs, StoredType, TypePolicy, UnrepresentablePolicy,
 };

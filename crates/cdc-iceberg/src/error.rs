@@ -131,8 +131,7 @@ impl Error {
     /// What the caller does next.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Read { source: object_store::Error::NotFound { .. }, .. } => ErrorKind::NotFound,
-            Error::Read { .. } | Error::Write { .. } => ErrorKind::Transient,
+            Error::Read { source, .. } | Error::Write { source, .. } => object_kind(source),
             Error::Catalog { transient: true, .. } => ErrorKind::Transient,
             Error::Catalog { .. } => ErrorKind::Unreachable,
             Error::OutsideLake { .. } | Error::UnsupportedDeletes { .. } => ErrorKind::Invalid,
@@ -162,5 +161,19 @@ impl Error {
             what,
             source: Box::new(source),
         }
+    }
+}
+
+/// The class of an object store's error: what is not known to last may pass.
+fn object_kind(error: &object_store::Error) -> ErrorKind {
+    use object_store::Error as E;
+    match error {
+        E::NotFound { .. } => ErrorKind::NotFound,
+        E::AlreadyExists { .. } => ErrorKind::Conflict,
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => ErrorKind::Denied,
+        E::NotSupported { .. } | E::NotImplemented { .. } | E::InvalidPath { .. } => {
+            ErrorKind::Invalid
+        }
+        _ => ErrorKind::Transient,
     }
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cdc_core::LakeLocation;
+use cdc_core::{ErrorKind, LakeLocation};
 use iceberg::spec::TableMetadata;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use crate::manifest_cache::ManifestCache;
 use crate::{Error, Result};
+
+/// Puts of a new object while the store reports a conflict and holds nothing.
+const PUTS_MAX: u32 = 5;
 
 /// An object store rooted at the lake's root, and the URI of that root.
 ///
@@ -59,13 +62,31 @@ impl LakeFiles {
         read.await.map_err(|source| Error::Read { location: uri.to_owned(), source })
     }
 
-    /// Writes a new object; a name that is taken is an error.
+    /// Writes a new object; a name that is taken by something else is an error.
+    ///
+    /// A client sends a request again whose answer was lost, and then finds its own object there: so
+    /// what stands under a taken name is looked at.
     pub async fn write_new(&self, uri: &str, bytes: Bytes) -> Result<()> {
         let path = self.path(uri)?;
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.objects.put_opts(&path, bytes.into(), options).await {
-            Ok(_) => Ok(()),
-            Err(source) => Err(Error::Write { location: uri.to_owned(), source }),
+        let mut tries = 0;
+        loop {
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            let source = match self.objects.put_opts(&path, bytes.clone().into(), options).await {
+                Ok(_) => return Ok(()),
+                Err(source) => source,
+            };
+            tries += 1;
+            if matches!(source, object_store::Error::AlreadyExists { .. }) {
+                match self.read(uri).await {
+                    Ok(found) if found == bytes => return Ok(()),
+                    // two requests met, and neither won
+                    Err(error) if error.kind() == ErrorKind::NotFound && tries < PUTS_MAX => {
+                        continue;
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            return Err(Error::Write { location: uri.to_owned(), source });
         }
     }
 

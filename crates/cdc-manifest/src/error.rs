@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use cdc_core::{ErrorKind, TableName};
 
+use crate::store::Refusal;
+
 /// An error of the lake's durable files. Names the object; the cause is its source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,14 +20,50 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
-    /// The storage type is known but not available in this build.
-    #[error("storage.type `{kind}` is not available in this build; hint: use `filesystem`")]
-    StorageUnavailable {
+    /// The settings of the store contradict each other or lack something.
+    #[error(
+        "storage.type `{kind}` cannot be used as configured; hint: check the storage section and the credentials in the environment"
+    )]
+    Storage {
         /// The value of `storage.type`.
         kind: &'static str,
+        /// Why not.
+        source: object_store::Error,
+    },
+    /// The credentials file cannot be used.
+    #[error("cannot use the credentials file {path}; hint: check storage.credentials_file", path = path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store refuses a setting, and will until somebody acts.
+    #[error("cannot {operation} {key}")]
+    Refused {
+        /// What was tried.
+        operation: &'static str,
+        /// The object's key.
+        key: String,
+        /// What is wrong, with a hint.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An object of this name holds something else.
+    #[error("{key} is in the lake already, with other content")]
+    NameTaken {
+        /// The object's key.
+        key: String,
+    },
+    /// The content of an object to be written could not be read.
+    #[error("cannot read the content of {key}")]
+    Content {
+        /// The object's key.
+        key: String,
+        /// Why not.
+        source: std::io::Error,
     },
     /// An object could not be read, written, listed or removed.
-    #[error("cannot {operation} {key}")]
+    #[error("cannot {operation} {key}{}", object_hint(source))]
     Object {
         /// What was tried: `read`, `write`, `list`, `remove`.
         operation: &'static str,
@@ -152,12 +190,17 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Directory { .. }
-            | Error::StorageUnavailable { .. }
+            | Error::Storage { .. }
+            | Error::Credentials { .. }
+            | Error::Refused { .. }
             | Error::PreconditionIgnored { .. }
             | Error::Version { .. }
             | Error::NamesCollide { .. }
             | Error::NameTooLong { .. } => ErrorKind::Invalid,
+            Error::Object { operation: "complete", .. } => ErrorKind::Transient,
             Error::Object { source, .. } => object_kind(source),
+            Error::NameTaken { .. } => ErrorKind::Conflict,
+            Error::Content { .. } => ErrorKind::Transient,
             Error::Malformed { .. }
             | Error::Torn { .. }
             | Error::DuplicateKey { .. }
@@ -169,12 +212,32 @@ impl Error {
     }
 
     pub(crate) fn object(operation: &'static str, key: &str, source: object_store::Error) -> Self {
-        Error::Object { operation, key: key.to_owned(), source }
+        let key = key.to_owned();
+        match source {
+            object_store::Error::Generic { source, .. } if source.is::<Refusal>() => {
+                Error::Refused { operation, key, source }
+            }
+            source => Error::Object { operation, key, source },
+        }
     }
 }
 
-/// The class of an object store's error.
-fn object_kind(error: &object_store::Error) -> ErrorKind {
+/// What a user can do about an object store's error, where it tells.
+fn object_hint(error: &object_store::Error) -> &'static str {
+    use object_store::Error as E;
+    match error {
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+            "; hint: check the credentials and what they may do below the root of the lake"
+        }
+        E::Generic { store: "S3" | "GCS" | "MicrosoftAzure", .. } => {
+            "; hint: check that the store is up, storage.endpoint, and where credentials come from"
+        }
+        _ => "",
+    }
+}
+
+/// The class of an object store's error: what is not known to last may pass.
+pub fn object_kind(error: &object_store::Error) -> ErrorKind {
     use object_store::Error as E;
     match error {
         E::NotFound { .. } => ErrorKind::NotFound,

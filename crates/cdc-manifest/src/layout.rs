@@ -22,11 +22,20 @@ pub const REFS_KEY: &str = "refs.json";
 pub const LIVE_KEY: &str = "live.json";
 /// The raw tags, one object each.
 pub const RAW_TAG_PREFIX: &str = "refs/raw/";
+/// The directory of all refs that are objects of their own.
+pub const REFS_DIR: &str = "refs";
+/// What the names of the objects begin with by which a store is probed.
+pub(crate) const PROBE_PREFIX: &str = ".pgcdc-probe-";
 /// What a raw tag's name starts with.
 pub const RAW_TAG_NAME_PREFIX: &str = "raw@";
 
 /// Longest file name that the file systems in use allow, in bytes.
 const SEGMENT_BYTES_MAX: usize = 255;
+
+/// Whether an object at the top of a root, in no directory, is the lake's.
+pub fn is_top_level(key: &str) -> bool {
+    [MANIFEST_KEY, REFS_KEY, LIVE_KEY].contains(&key) || key.starts_with(PROBE_PREFIX)
+}
 
 /// The directory of a table, without a trailing slash.
 pub fn table_dir(table: &TableName) -> String {

@@ -26,7 +26,8 @@ mod refs;
 mod store;
 mod wire;
 
-pub use error::{Error, Result};
+pub use cdc_core::{AzureSpec, Encryption, GcsSpec, KeyPrefix, S3Spec, StorageSpec, Transfer};
+pub use error::{Error, Result, object_kind};
 pub use json::Extra;
 pub use live::{LIVE_VERSION, Live, LiveSlot, LiveState};
 pub use manifest::{
@@ -38,4 +39,4 @@ pub use refs::{
     AdvanceOptions, Advanced, Cut, CutResolver, CutSpec, MAIN, PromotionMode, REFS_VERSION,
     RawIndex, RawRetention, RawTag, Ref, RefColumn, RefKind, Refs, RefsStore, STAGING, TableRef,
 };
-pub use store::{DurableFs, LakeStore, ObjectVersion, Revalidated, StorageSpec, Swap};
+pub use store::{DurableFs, LakeStore, ObjectVersion, Revalidated, Swap};

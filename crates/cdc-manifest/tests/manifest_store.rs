@@ -124,7 +124,4 @@ fn directories_that_cannot_be_used_are_named() {
     let missing = StorageSpec::Filesystem { path: dir.path().join("missing") };
     assert_eq!(LakeStore::open_read_only(&missing).unwrap_err().kind(), ErrorKind::Invalid);
     assert!(!dir.path().join("missing").exists());
-
-    let error = LakeStore::open(&StorageSpec::S3).unwrap_err();
-    assert!(error.to_string().contains("storage.type"), "{error}");
 }

@@ -284,7 +284,8 @@ impl Error {
             Error::Manifest(error) => error.kind(),
             Error::Iceberg { source, .. } | Error::Catalog(source) => source.kind(),
             Error::Sink(error) => error.kind(),
-            Error::State { .. } | Error::Objects { .. } => ErrorKind::Unreachable,
+            Error::State { .. } => ErrorKind::Unreachable,
+            Error::Objects { source, .. } => cdc_manifest::object_kind(source),
             Error::Leased { .. } | Error::ManifestConflict | Error::DaemonRunning => {
                 ErrorKind::Conflict
             }

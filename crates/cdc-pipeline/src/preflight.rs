@@ -1,6 +1,7 @@
 //! `preflight`: whether init would work, without making anything.
 
 use cdc_core::SourceTable;
+use cdc_manifest::StorageSpec;
 use cdc_wal::{PreflightReport, Source, Want};
 
 use crate::Error;
@@ -59,7 +60,20 @@ async fn storage_check(lake: &LakeSettings) -> cdc_wal::Check {
             name: "storage",
             status: cdc_wal::CheckStatus::Fail,
             detail: cdc_core::chain(&error),
-            remediation: "choose a root that this user may write (`storage.path`)".into(),
+            remediation: remediation(&lake.storage).into(),
         },
+    }
+}
+
+/// What makes a root usable that is not.
+fn remediation(storage: &StorageSpec) -> &'static str {
+    match storage {
+        StorageSpec::Filesystem { .. } => "choose a root that this user may write (`storage.path`)",
+        StorageSpec::Memory => "choose another `storage.type`",
+        StorageSpec::S3(_) => {
+            "check bucket, region, endpoint and credentials; the store must honour If-Match and If-None-Match"
+        }
+        StorageSpec::Gcs(_) => "check bucket and credentials",
+        StorageSpec::Azure(_) => "check account, container and credentials",
     }
 }

@@ -7,7 +7,7 @@ use cdc_core::TableName;
 use cdc_manifest::layout;
 use cdc_wal::Control;
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, path::Path as ObjectPath};
+use object_store::{ObjectStore, path::Path as ObjectPath};
 
 use crate::Error;
 use crate::init_record::InitRecord;
@@ -24,6 +24,7 @@ pub(crate) async fn unfinished(
     if record.publication_made {
         control.drop_publication(&record.publication).await?;
     }
+    lake.store.abort_unfinished().await;
     remove_catalog_entries(lake, &record.namespace).await?;
     for table in &record.tables {
         let table: TableName = table.parse().map_err(|_| Error::BadManifest {
@@ -49,16 +50,8 @@ pub(crate) async fn remove_objects(lake: &Lake, table: &TableName) -> Result<(),
     let prefix = ObjectPath::from(layout::table_dir(table));
     let wrong =
         |source| Error::Objects { location: lake.store.location().uri(prefix.as_ref()), source };
-    let found: Vec<ObjectPath> = store
-        .list(Some(&prefix))
-        .map_ok(|object| object.location)
-        .try_collect()
-        .await
-        .map_err(wrong)?;
-    for path in found {
-        store.delete(&path).await.map_err(wrong)?;
-    }
-    Ok(())
+    let found = store.list(Some(&prefix)).map_ok(|object| object.location).boxed();
+    store.delete_stream(found).try_for_each(|_| async { Ok(()) }).await.map_err(wrong)
 }
 
 /// A table's directory must not hold anything: what is there would not be ours.

@@ -97,21 +97,13 @@ pub enum Error {
         /// Cause.
         source: ParquetError,
     },
-    /// The object store refused.
-    #[error("cannot {operation} {key}")]
-    Store {
-        /// What was being done.
-        operation: &'static str,
+    /// A file could not be written to the lake.
+    #[error("cannot upload {key}")]
+    Upload {
         /// Key of the object.
         key: String,
         /// Cause.
-        source: object_store::Error,
-    },
-    /// An object with other content stands under a name that was to be written.
-    #[error("{key} exists with other content")]
-    NameTaken {
-        /// Key of the object.
-        key: String,
+        source: Box<cdc_manifest::Error>,
     },
     /// The key index was made for another row identity than the table has now.
     #[error("{table}: the key index is for {indexed}, the rows are told by {wanted}; rebuild it")]
@@ -182,14 +174,14 @@ impl Error {
             Error::Malformed { .. } | Error::MissingRow { .. } | Error::MissingValue { .. } => {
                 ErrorKind::Corrupt
             }
-            Error::NameTaken { .. } => ErrorKind::Conflict,
+            Error::Upload { source, .. } => source.kind(),
             Error::IdentityChanged { .. } => ErrorKind::Corrupt,
-            Error::Store { source: object_store::Error::NotFound { .. }, .. } => ErrorKind::Corrupt,
-            Error::Store { .. } | Error::Io { .. } => ErrorKind::Transient,
+            Error::Io { .. } => ErrorKind::Transient,
             Error::Parquet { source: ParquetError::External(source), .. } => {
                 match source.downcast_ref::<object_store::Error>() {
                     Some(object_store::Error::NotFound { .. }) => ErrorKind::Corrupt,
-                    _ => ErrorKind::Transient,
+                    Some(error) => cdc_manifest::object_kind(error),
+                    None => ErrorKind::Transient,
                 }
             }
             Error::Parquet { .. } => ErrorKind::Corrupt,

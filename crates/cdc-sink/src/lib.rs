@@ -68,7 +68,7 @@ pub use body::Body;
 pub use buffer::ChangeBuffer;
 pub use chunk::{Chunk, CommitRun};
 pub use delta::{DeltaContext, DeltaOptions, DeltaOutput, DeltaWriter, OpCounts, index_identity};
-pub use encoded::{EncodedFile, UPLOAD_PART_BYTES};
+pub use encoded::EncodedFile;
 pub use encoding::FileCompression;
 pub use error::{Error, Result};
 pub use rebuild::{RebuildFile, rebuild_index};

@@ -79,11 +79,9 @@ impl ManifestStore {
 
     /// Replaces the manifest read as `base`. This is the commit point of a flush.
     ///
-    /// A conflict or an unknown outcome is read back: if the object holds exactly what was to be
-    /// written, the commit is [`Swap::Stored`]. After any other conflict load the manifest; if its
-    /// `batch_id` is yours, your commit happened and somebody followed it. [`Swap::Unknown`] means
-    /// the object was seen at `base` or not at all, and the write may still land: commit the same
-    /// bytes on the same base again.
+    /// After a conflict load the manifest; if its `batch_id` is yours, your commit happened and
+    /// somebody followed it. [`Swap::Unknown`] means the object was seen at `base` or not at all,
+    /// and the write may still land: commit the same bytes on the same base again.
     ///
     /// # Errors
     /// [`Error::Invariant`] with nothing written, or of [`LakeStore::swap`].
@@ -94,19 +92,7 @@ impl ManifestStore {
     }
 
     async fn swap(&self, bytes: Bytes, expected: Option<&ObjectVersion>) -> Result<Swap> {
-        let outcome = self.lake.swap(MANIFEST_KEY, bytes.clone(), expected).await?;
-        if let Swap::Stored(_) = outcome {
-            return Ok(outcome);
-        }
-        let found = match self.lake.load_versioned(MANIFEST_KEY).await {
-            Ok(found) => found,
-            Err(error) => return Ok(Swap::Unknown(error)),
-        };
-        match (found, outcome) {
-            (Some((content, version)), _) if content == bytes => Ok(Swap::Stored(version)),
-            (Some((_, version)), _) if Some(&version) != expected => Ok(Swap::Conflict),
-            (_, outcome) => Ok(outcome),
-        }
+        self.lake.swap(MANIFEST_KEY, bytes, expected).await
     }
 }
 

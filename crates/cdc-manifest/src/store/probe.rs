@@ -5,11 +5,12 @@ use bytes::Bytes;
 use object_store::ObjectStoreExt;
 
 use super::{LakeStore, ObjectVersion, Swap, object_path};
+use crate::layout::PROBE_PREFIX;
 use crate::{Error, Result};
 
 /// Runs the probe on an object of its own and removes it whatever the outcome.
 pub(super) async fn run(lake: &LakeStore) -> Result<()> {
-    let key = format!(".pgcdc-probe-{}", uuid::Uuid::new_v4().simple());
+    let key = format!("{PROBE_PREFIX}{}", uuid::Uuid::new_v4().simple());
     let outcome = conditions_hold(lake, &key).await;
     if let Err(error) = lake.store().delete(&object_path(&key)?).await {
         tracing::debug!(key, %error, "the object of the probe could not be removed");

@@ -12,6 +12,7 @@ mod reference;
 mod rules;
 mod show;
 mod source_url;
+mod storage;
 mod substitute;
 mod value;
 

@@ -1,6 +1,6 @@
 //! The rules between keys, and the values that follow from other keys.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
@@ -15,7 +15,9 @@ const CONTROL_CONNECTIONS: u32 = 2;
 impl Config {
     /// Fills in what follows from other keys.
     pub(crate) fn resolve(&mut self) {
-        self.storage.prefix = normal_prefix(&self.storage.prefix);
+        if let Ok(prefix) = self.key_prefix() {
+            self.storage.prefix = prefix.as_str().to_owned();
+        }
         if self.catalog.acl_table.is_some() && self.governance.is_none() {
             self.governance = Some(GovernanceConfig::default());
         }
@@ -90,6 +92,16 @@ impl Config {
         }
         if encryption.kms_key_id.is_some() && encryption.kind != EncryptionType::SseKms {
             report("storage.encryption.kms_key_id", "needs storage.encryption.type sse-kms".into());
+        }
+        if let Err(error) = self.key_prefix() {
+            report("storage.prefix", error.to_string());
+        }
+        let endpoints =
+            [("storage.endpoint", &storage.endpoint), ("aws.endpoint", &self.aws.endpoint)];
+        for (key, endpoint) in endpoints {
+            if endpoint.as_deref().is_some_and(|text| !is_http_url(text)) {
+                report(key, "must be an http:// or https:// URL".into());
+            }
         }
         if self.state.path.file_name().is_none() {
             report("state.path", "names no file; hint: such as .pgcdc/state.db".into());
@@ -177,39 +189,11 @@ impl Config {
             }
         }
     }
-
-    /// The storage root as an absolute URI without a trailing slash, or `None` while a key that
-    /// it needs is missing or for memory.
-    pub fn storage_root(&self) -> Option<String> {
-        let storage = &self.storage;
-        let prefix = storage.prefix.trim_end_matches('/');
-        let below = |scheme: &str, bucket: &str| match prefix {
-            "" => format!("{scheme}://{bucket}"),
-            _ => format!("{scheme}://{bucket}/{prefix}"),
-        };
-        match storage.kind {
-            StorageType::Filesystem => storage.path.as_deref().map(file_uri),
-            StorageType::S3 => storage.bucket.as_deref().map(|bucket| below("s3", bucket)),
-            StorageType::Gcs => storage.bucket.as_deref().map(|bucket| below("gs", bucket)),
-            StorageType::Azure => {
-                storage.container.as_deref().map(|container| below("az", container))
-            }
-            StorageType::Memory => None,
-        }
-    }
 }
 
-fn normal_prefix(prefix: &str) -> String {
-    match prefix.trim_matches('/') {
-        "" => String::new(),
-        inner => format!("{inner}/"),
-    }
-}
-
-fn file_uri(path: &Path) -> String {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let text = absolute.to_string_lossy().replace('\\', "/");
-    format!("file://{}", text.trim_end_matches('/'))
+fn is_http_url(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| !host.is_empty() && !host.starts_with('/'))
 }
 
 /// Whether two texts name one place; a file may be named by `file:` URI or by path.
