@@ -82,22 +82,20 @@ async fn sessions(
     live: &watch::Sender<LiveFacts>,
 ) -> Result<(), Error> {
     let mut ready = Some(first);
-    let mut attempts = 0;
-    let mut reached = Lsn::ZERO;
+    let mut pace = Pace::default();
     loop {
-        let state = match ready.take() {
-            Some(state) => state,
-            None => {
-                let manifest = lake.manifests.require().await?;
-                let workers = settings.flush.parallel_workers;
-                committed_state(lake.clone(), manifest, settings.refs, workers).await?
-            }
+        let one = async {
+            let state = match ready.take() {
+                Some(state) => state,
+                None => tokio::select! {
+                    state = reload(settings, &lake) => state?,
+                    () = stop.cancelled() => return Ok(()),
+                },
+            };
+            pace.reached(state.manifest.value.covered_lsn);
+            session(settings, source, state, stop, live).await
         };
-        let covered = state.manifest.value.covered_lsn;
-        if covered > reached {
-            (reached, attempts) = (covered, 0);
-        }
-        let error = match session(settings, source, state, stop, live).await {
+        let error = match one.await {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() != ErrorKind::Transient => return Err(error),
             Err(error @ Error::DrainTimeout { .. }) => return Err(error),
@@ -108,17 +106,10 @@ async fn sessions(
             tracing::warn!(error = cdc_core::chain(&error), "source lost while draining");
             return Ok(());
         }
-        if attempts >= RECONNECTS_MAX {
-            return Err(match error {
-                Error::Source(source) => Error::ReconnectsExhausted { attempts, source },
-                other => other,
-            });
-        }
-        let delay = reconnect_delay(attempts, jitter()).max(least_delay(&error));
-        attempts += 1;
+        let (error, delay) = pace.after(error)?;
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         tracing::warn!(
-            attempt = attempts,
+            attempt = pace.attempts,
             delay_ms,
             error = cdc_core::chain(&error),
             "reconnecting"
@@ -131,6 +122,50 @@ async fn sessions(
             () = tokio::time::sleep(delay) => {}
             () = stop.cancelled() => return Ok(()),
         }
+    }
+}
+
+/// The committed state anew, from what is durable.
+async fn reload(settings: &DaemonSettings, lake: &Lake) -> Result<CommitState, Error> {
+    let manifest = lake.manifests.require().await?;
+    let workers = settings.flush.parallel_workers;
+    committed_state(lake.clone(), manifest, settings.refs, workers).await
+}
+
+/// How sessions follow each other. A source that is away is given up after
+/// [`RECONNECTS_MAX`] attempts without progress; a store or catalog that is away is waited for, since
+/// nothing is lost meanwhile and nobody else would do better.
+#[derive(Default)]
+struct Pace {
+    /// Sessions since the covered position moved.
+    attempts: u32,
+    /// Those of them that the source ended.
+    of_source: u32,
+    covered: Lsn,
+}
+
+impl Pace {
+    fn reached(&mut self, covered: Lsn) {
+        if covered > self.covered {
+            *self = Self { covered, ..Self::default() };
+        }
+    }
+
+    /// The error to report and the delay before the next session, or why there is none.
+    fn after(&mut self, error: Error) -> Result<(Error, Duration), Error> {
+        let is_of_source = matches!(error, Error::Source(_) | Error::StreamEnded);
+        if is_of_source && self.of_source >= RECONNECTS_MAX {
+            return Err(match error {
+                Error::Source(source) => {
+                    Error::ReconnectsExhausted { attempts: self.of_source, source }
+                }
+                other => other,
+            });
+        }
+        let delay = reconnect_delay(self.attempts, jitter()).max(least_delay(&error));
+        self.attempts = self.attempts.saturating_add(1);
+        self.of_source += u32::from(is_of_source);
+        Ok((error, delay))
     }
 }
 

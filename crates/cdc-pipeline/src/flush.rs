@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cdc_core::{ErrorKind, Lsn, TableName};
+use cdc_core::{Epoch, ErrorKind, Lsn, TableName};
 use cdc_sink::DeltaOutput;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::oneshot;
@@ -12,8 +12,6 @@ use crate::commit::{BatchName, CommitState, FlushReceipt};
 use crate::quarantine::Stop;
 use crate::settings::OnError;
 
-/// Tries of one flush before the daemon stops; the batch stays where it is meanwhile.
-const FLUSH_TRIES_MAX: u32 = 8;
 /// Delay before the second try; doubles up to [`RETRY_DELAY_MAX`].
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Longest delay between two tries.
@@ -63,25 +61,11 @@ impl FlushJob {
                 }
             }
         }
-        let mut tries = 0;
+        let mut patience = Patience::new(self.name.epoch);
         let receipt = loop {
             match upload_and_commit(state, &self.name, &deltas, &stops).await {
                 Ok(receipt) => break receipt,
-                Err(error) => {
-                    tries += 1;
-                    let chain = cdc_core::chain(&error);
-                    tracing::error!(
-                        epoch = self.name.epoch.0,
-                        tries,
-                        error = chain,
-                        "flush failed"
-                    );
-                    if error.kind() != ErrorKind::Transient || tries >= FLUSH_TRIES_MAX {
-                        return Err(error);
-                    }
-                    let delay = RETRY_DELAY.saturating_mul(1 << tries.min(16));
-                    tokio::time::sleep(delay.min(RETRY_DELAY_MAX)).await;
-                }
+                Err(error) => patience.bear(error).await?,
             }
         };
         let bytes: u64 = deltas.iter().map(DeltaOutput::size).sum();
@@ -122,6 +106,40 @@ async fn upload_and_commit(
 
 /// Raises the covered position of an idle source.
 pub(crate) async fn cover(state: &mut CommitState, lsn: Lsn) -> Result<Done, Error> {
-    let receipt = state.cover(lsn).await?;
-    Ok(Done { receipt, tables: Vec::new(), stopped: Vec::new() })
+    let mut patience = Patience::new(state.manifest.value.epoch);
+    loop {
+        match state.cover(lsn).await {
+            Ok(receipt) => {
+                return Ok(Done { receipt, tables: Vec::new(), stopped: Vec::new() });
+            }
+            Err(error) => patience.bear(error).await?,
+        }
+    }
+}
+
+/// How failed tries of one flush are borne. While a fault may pass, such as a store that is away,
+/// the batch stays where it is and is tried again without end: giving up would only lose the work
+/// done and replay it. Intake stops at half of the byte budget, and a drain has its own deadline.
+struct Patience {
+    epoch: Epoch,
+    tries: u32,
+}
+
+impl Patience {
+    fn new(epoch: Epoch) -> Self {
+        Self { epoch, tries: 0 }
+    }
+
+    /// Waits before the next try, or gives back an error that no wait mends.
+    async fn bear(&mut self, error: Error) -> Result<(), Error> {
+        self.tries = self.tries.saturating_add(1);
+        let (epoch, tries) = (self.epoch.0, self.tries);
+        tracing::error!(epoch, tries, error = cdc_core::chain(&error), "flush failed");
+        if error.kind() != ErrorKind::Transient {
+            return Err(error);
+        }
+        let delay = RETRY_DELAY.saturating_mul(1 << tries.min(16));
+        tokio::time::sleep(delay.min(RETRY_DELAY_MAX)).await;
+        Ok(())
+    }
 }

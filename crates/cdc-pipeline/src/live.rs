@@ -17,6 +17,9 @@ use crate::lake::Lake;
 /// Longest time one question to the source may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest time one write may take: nobody waits for the file, and it is written again soon.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What the ingest loop tells.
 #[derive(Clone, Debug)]
 pub(crate) struct LiveFacts {
@@ -146,8 +149,12 @@ impl LiveWriter {
             written_at: now,
             extra: Default::default(),
         };
-        if let Err(error) = live.write(&self.lake.store).await {
-            tracing::warn!(error = cdc_core::chain(&error), "live.json not written");
+        match tokio::time::timeout(WRITE_TIMEOUT, live.write(&self.lake.store)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = cdc_core::chain(&error), "live.json not written");
+            }
+            Err(_) => tracing::warn!(error = "no answer from the store", "live.json not written"),
         }
     }
 }
