@@ -25,6 +25,14 @@ pub enum Error {
         /// The store's error.
         source: object_store::Error,
     },
+    /// The store reports a conflict over an object and holds none.
+    #[error("the store reports a conflict over `{location}` and holds no such object")]
+    Undecided {
+        /// URI of the object.
+        location: String,
+        /// The store's error.
+        source: object_store::Error,
+    },
     /// A URI that does not lie below the lake's root.
     #[error("`{location}` is not below the root `{root}` of the lake")]
     OutsideLake {
@@ -140,7 +148,9 @@ impl Error {
                 ErrorKind::NotFound
             }
             Error::TableExists(_) | Error::Fenced { .. } => ErrorKind::Conflict,
-            Error::CreateUnknown(_) | Error::Contradiction(_) => ErrorKind::Transient,
+            Error::CreateUnknown(_) | Error::Contradiction(_) | Error::Undecided { .. } => {
+                ErrorKind::Transient
+            }
             Error::Build { .. } | Error::Cancelled { .. } => ErrorKind::Internal,
         }
     }

@@ -1,6 +1,7 @@
 //! Whole objects of a lake by URI: the one place where Iceberg locations meet the object store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cdc_core::{ErrorKind, LakeLocation};
@@ -11,8 +12,10 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use crate::manifest_cache::ManifestCache;
 use crate::{Error, Result};
 
-/// Puts of a new object while the store reports a conflict and holds nothing.
-const PUTS_MAX: u32 = 5;
+/// Puts of one new object while it is not known to stand.
+const PUTS_MAX: u32 = 6;
+/// Delay before the second put; doubles.
+const PUT_DELAY: Duration = Duration::from_millis(25);
 
 /// An object store rooted at the lake's root, and the URI of that root.
 ///
@@ -64,30 +67,46 @@ impl LakeFiles {
 
     /// Writes a new object; a name that is taken by something else is an error.
     ///
-    /// A client sends a request again whose answer was lost, and then finds its own object there: so
-    /// what stands under a taken name is looked at.
+    /// A put without an answer is sent again, a bounded number of times: the name is fresh and the
+    /// put conditional, so it can only meet itself. What stands under a taken name is therefore
+    /// looked at.
+    ///
+    /// # Errors
+    /// [`Error::Write`]; [`Error::Undecided`] if the store contradicts itself to the end.
     pub async fn write_new(&self, uri: &str, bytes: Bytes) -> Result<()> {
         let path = self.path(uri)?;
         let mut tries = 0;
         loop {
-            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-            let source = match self.objects.put_opts(&path, bytes.clone().into(), options).await {
-                Ok(_) => return Ok(()),
-                Err(source) => source,
+            let error = match self.put_new(uri, &path, &bytes).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
             };
             tries += 1;
-            if matches!(source, object_store::Error::AlreadyExists { .. }) {
-                match self.read(uri).await {
-                    Ok(found) if found == bytes => return Ok(()),
-                    // two requests met, and neither won
-                    Err(error) if error.kind() == ErrorKind::NotFound && tries < PUTS_MAX => {
-                        continue;
-                    }
-                    Ok(_) | Err(_) => {}
-                }
+            if error.kind() != ErrorKind::Transient || tries >= PUTS_MAX {
+                return Err(error);
             }
-            return Err(Error::Write { location: uri.to_owned(), source });
+            tokio::time::sleep(PUT_DELAY * (1 << tries)).await;
         }
+    }
+
+    async fn put_new(&self, uri: &str, path: &Path, bytes: &Bytes) -> Result<()> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let source = match self.objects.put_opts(path, bytes.clone().into(), options).await {
+            Ok(_) => return Ok(()),
+            Err(source) => source,
+        };
+        if matches!(source, object_store::Error::AlreadyExists { .. }) {
+            match self.read(uri).await {
+                Ok(found) if found == *bytes => return Ok(()),
+                Ok(_) => {}
+                // two requests met, and neither won
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return Err(Error::Undecided { location: uri.to_owned(), source });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Write { location: uri.to_owned(), source })
     }
 
     /// Reads a table's metadata file; no catalog is asked.

@@ -341,6 +341,8 @@ impl<'s> Ingest<'s> {
 
     async fn flushed(&mut self, flushed: Flushed) -> Result<(), Error> {
         let Flushed { state, outcome } = flushed;
+        // whatever its outcome, the job has ended and must not be waited for again
+        let token = self.flush.take().and_then(|flush| flush.token);
         let done = match outcome {
             Ok(done) => done,
             Err(error) => {
@@ -349,7 +351,6 @@ impl<'s> Ingest<'s> {
                 return Err(error);
             }
         };
-        let token = self.flush.take().and_then(|flush| flush.token);
         self.confirm(&done.receipt, token);
         if !done.stopped.is_empty() {
             self.stopped(&done.stopped, &state.manifest.value);
