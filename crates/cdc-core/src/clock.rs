@@ -30,5 +30,13 @@ pub fn rfc3339_nanos(time: DateTime<Utc>) -> String {
 
 /// Microseconds since 1970 of a replication-protocol timestamp (microseconds since 2000-01-01).
 pub fn pg_micros_to_unix(pg_micros: i64) -> i64 {
-    pg_micros.saturating_add(946_684_800_000_000)
+    pg_micros.saturating_add(PG_EPOCH_MICROS)
 }
+
+/// The opposite of [`pg_micros_to_unix`].
+pub fn unix_micros_to_pg(unix_micros: i64) -> i64 {
+    unix_micros.saturating_sub(PG_EPOCH_MICROS)
+}
+
+/// From 1970-01-01 to 2000-01-01.
+const PG_EPOCH_MICROS: i64 = 946_684_800_000_000;

@@ -30,7 +30,7 @@ mod table_name;
 pub mod text;
 
 pub use cell::{Cell, ChangePosition, OldTuple, RowChange};
-pub use clock::{Clock, SystemClock, pg_micros_to_unix, rfc3339, rfc3339_nanos};
+pub use clock::{Clock, SystemClock, pg_micros_to_unix, rfc3339, rfc3339_nanos, unix_micros_to_pg};
 pub use error_kind::{ErrorKind, chain};
 pub use ident::{quote_ident, quote_literal};
 pub use location::LakeLocation;

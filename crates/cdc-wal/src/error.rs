@@ -368,6 +368,16 @@ pub enum Error {
         /// The setting that holds it.
         setting: &'static str,
     },
+    /// Transactions in progress cannot be kept on disk.
+    #[error("cannot {operation} the spool directory {}", directory.display())]
+    Spool {
+        /// `make a file in`, `write to` …
+        operation: &'static str,
+        /// The directory.
+        directory: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
     /// The thread or task that owned the connection is gone.
     #[error("the {task} ended unexpectedly")]
     TaskGone {
@@ -385,6 +395,7 @@ impl Error {
             | Self::Closed { .. }
             | Self::Draining { .. }
             | Self::Stalled { .. }
+            | Self::Spool { .. }
             | Self::SlotBusy { .. }
             | Self::SlotBlocked { .. }
             | Self::TableRewritten { .. } => ErrorKind::Transient,

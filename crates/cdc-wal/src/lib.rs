@@ -36,6 +36,7 @@ mod publication;
 mod session;
 mod slot;
 mod snapshot;
+mod spool;
 mod stream;
 
 pub use conn::{
@@ -61,5 +62,5 @@ pub use snapshot::{
 };
 pub use stream::{
     AckToken, Acker, Block, Coalesce, Commit, Event, Events, IdleMark, Progress, ResumePoint,
-    StreamOptions, WalStream,
+    SpoolOptions, StreamOptions, WalStream,
 };

@@ -136,7 +136,7 @@ async fn start_replication(
     options: &StreamOptions,
     version_num: u32,
 ) -> Result<()> {
-    let command = start_command(at, &options.publication, version_num);
+    let command = start_command(at, options, version_num);
     let context = format!("start replication from slot {}", at.slot);
     session
         .start_copy_both(&context, &command)
@@ -145,13 +145,15 @@ async fn start_replication(
 }
 
 /// Protocol 2 is the newest of PostgreSQL 14 and 15 that we use, 4 that of 16 and later. Messages
-/// are asked for; streaming of transactions in progress and two-phase commit are not.
-fn start_command(at: &ResumePoint, publication: &str, version_num: u32) -> String {
+/// are asked for, and transactions in progress if there is a place for them; two-phase commit is
+/// not, nor `streaming 'parallel'`, which interleaves no less and says nothing more that is needed.
+fn start_command(at: &ResumePoint, options: &StreamOptions, version_num: u32) -> String {
     let proto = if version_num >= 160_000 { 4 } else { 2 };
     // the option holds a list of identifiers: unquoted, the server would fold upper case
-    let names = quote_ident(publication).replace('\'', "''");
+    let names = quote_ident(&options.publication).replace('\'', "''");
+    let streaming = if options.spool.is_some() { ", streaming 'on'" } else { "" };
     format!(
-        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{proto}', publication_names '{names}', messages 'true')",
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{proto}', publication_names '{names}', messages 'true'{streaming})",
         quote_ident(&at.slot),
         at.lsn
     )
@@ -182,6 +184,7 @@ fn text(row: &Row, at: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::SpoolOptions;
 
     fn at() -> ResumePoint {
         ResumePoint { system_id: 1, timeline: 1, slot: "s".into(), lsn: Lsn(0x16_0000_00AB) }
@@ -189,7 +192,8 @@ mod tests {
 
     #[test]
     fn trap_11_publication_names_keep_their_case_and_quotes() {
-        let command = start_command(&at(), "My \"Pub\"'s", 150_000);
+        let options = StreamOptions::new("My \"Pub\"'s");
+        let command = start_command(&at(), &options, 150_000);
         assert_eq!(
             command,
             "START_REPLICATION SLOT \"s\" LOGICAL 16/AB (proto_version '2', publication_names '\"My \"\"Pub\"\"''s\"', messages 'true')"
@@ -201,9 +205,15 @@ mod tests {
         for (version, proto) in
             [(140_023, "'2'"), (150_018, "'2'"), (160_014, "'4'"), (180_004, "'4'")]
         {
-            let command = start_command(&at(), "p", version);
+            let mut options = StreamOptions::new("p");
+            let command = start_command(&at(), &options, version);
             assert!(command.contains(&format!("proto_version {proto}")), "{command}");
             assert!(!command.contains("streaming") && !command.contains("two_phase"), "{command}");
+            let directory = std::path::PathBuf::from("/spool");
+            options.spool = Some(SpoolOptions { directory, memory_bytes: 1, disk_bytes: 1 });
+            let command = start_command(&at(), &options, version);
+            assert!(command.contains(&format!("proto_version {proto}")), "{command}");
+            assert!(command.ends_with(", streaming 'on')"), "{command}");
         }
     }
 }

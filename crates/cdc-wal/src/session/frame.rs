@@ -2,6 +2,7 @@
 //! messages the server may send meanwhile
 //! (<https://www.postgresql.org/docs/current/protocol-replication.html>).
 
+use bytes::Bytes;
 use cdc_core::Lsn;
 
 use crate::{Error, Result};
@@ -102,6 +103,62 @@ impl<'a> FrameIter<'a> {
         self.bytes = frame.1;
         decode_frame(frame.0).map(Some)
     }
+}
+
+/// What stands before the rest of a pgoutput message in its frame: headers and the message's tag.
+pub(crate) const MESSAGE_HEADER: usize = HEADER + 25 + 1;
+
+/// The frame of a message at the position of `data`, up to and including its tag; `rest` bytes are
+/// to follow. The server's clock is left out.
+pub(crate) fn encode_header(
+    data: &XLogData<'_>,
+    tag: u8,
+    rest: usize,
+) -> Result<[u8; MESSAGE_HEADER]> {
+    let length = MESSAGE_HEADER - 1 + rest;
+    let length = u32::try_from(length).ok().filter(|length| *length as usize <= FRAME_BYTES_MAX);
+    let length = length.ok_or_else(|| Error::protocol("a message is too long"))?;
+    let mut header = [0; MESSAGE_HEADER];
+    header[0] = b'd';
+    header[1..5].copy_from_slice(&length.to_be_bytes());
+    header[5] = b'w';
+    header[6..14].copy_from_slice(&data.start.0.to_be_bytes());
+    header[14..22].copy_from_slice(&data.wal_end.0.to_be_bytes());
+    header[MESSAGE_HEADER - 1] = tag;
+    Ok(header)
+}
+
+/// A Begin message, made up where the server sent none. Times are microseconds since 1970.
+pub(crate) fn encode_begin(
+    at: &XLogData<'_>,
+    final_lsn: Lsn,
+    commit_micros: i64,
+    xid: u32,
+) -> Result<Bytes> {
+    let rest = [
+        final_lsn.0.to_be_bytes().as_slice(),
+        &cdc_core::unix_micros_to_pg(commit_micros).to_be_bytes(),
+        &xid.to_be_bytes(),
+    ]
+    .concat();
+    Ok([encode_header(at, b'B', rest.len())?.as_slice(), &rest].concat().into())
+}
+
+/// A Commit message, likewise.
+pub(crate) fn encode_commit(
+    at: &XLogData<'_>,
+    commit_lsn: Lsn,
+    end_lsn: Lsn,
+    commit_micros: i64,
+) -> Result<Bytes> {
+    let rest = [
+        [0].as_slice(),
+        &commit_lsn.0.to_be_bytes(),
+        &end_lsn.0.to_be_bytes(),
+        &cdc_core::unix_micros_to_pg(commit_micros).to_be_bytes(),
+    ]
+    .concat();
+    Ok([encode_header(at, b'C', rest.len())?.as_slice(), &rest].concat().into())
 }
 
 /// Appends a standby status update as CopyData. `micros` is the time in microseconds since

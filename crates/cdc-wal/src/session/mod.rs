@@ -28,6 +28,8 @@ use crate::{Error, Result, ServerMessage};
 pub(crate) use check::{ServerFacts, start};
 pub(crate) use login::connect;
 pub(crate) use reader::{Queue, Reader};
+#[cfg(test)]
+pub(crate) use splitter::{Seen, Splitter};
 
 /// A logged-in replication connection that is not streaming yet.
 #[derive(Debug)]

@@ -21,6 +21,7 @@ use super::pulse::Pulse;
 use super::splitter::{Seen, Splitter};
 use super::{ServerFacts, Session, frame, server_error, server_message};
 use crate::conn::Conn;
+use crate::spool::Spool;
 use crate::stream::{AckState, Block, Coalesce, Progress, ResumePoint, StreamOptions};
 use crate::{Error, Result};
 
@@ -116,7 +117,7 @@ impl Reader {
         let (queue, ack, progress, stop) = ends;
         Self {
             conn,
-            splitter: Splitter::new(session.buf, at.lsn),
+            splitter: Splitter::new(session.buf, at.lsn, options.spool.clone().map(Spool::new)),
             pulse: Pulse::new(interval, at.lsn, Instant::now()),
             queue,
             ack,
@@ -135,8 +136,8 @@ impl Reader {
     pub(crate) async fn run(mut self) -> Result<()> {
         let ended = self.stream().await;
         if ended.is_err() {
-            // what arrived whole before the end is still good
-            self.offer();
+            // what arrived whole before the end is still good; the first error is the one to tell
+            let _ = self.offer();
         }
         ended
     }
@@ -146,20 +147,21 @@ impl Reader {
         tokio::pin!(wake);
         self.see_frames()?;
         loop {
-            self.offer();
+            self.offer()?;
             let now = Instant::now();
             self.pulse.on_durable(self.ack.durable());
             if self.pulse.next_at() <= now {
                 self.send_status(now).await?;
             }
-            let may_read = self.splitter.pending() < PENDING_BYTES_MAX;
+            let is_replaying = self.splitter.is_replaying();
+            let may_read = self.splitter.pending() < PENDING_BYTES_MAX && !is_replaying;
             self.note_unread(may_read, now);
             let wake_at = self.check_clocks(now)?;
             if wake.deadline() != wake_at {
                 wake.as_mut().reset(wake_at);
             }
             self.publish_progress();
-            let (pending, has_block) = (self.splitter.pending(), self.splitter.has_block());
+            let (next_len, has_block) = (self.splitter.next_len(), self.splitter.has_block());
             // every branch is cancel safe: bytes are in the buffer or still in the socket
             tokio::select! {
                 biased;
@@ -167,9 +169,9 @@ impl Reader {
                 read = self.conn.read_buf(self.splitter.room()), if may_read => {
                     self.on_read(read)?;
                 }
-                room = self.queue.room(pending), if has_block => {
+                room = self.queue.room(next_len), if has_block => {
                     match room {
-                        Some(room) => self.push(room),
+                        Some(room) => self.push(room)?,
                         None => return self.close().await,
                     }
                 }
@@ -196,7 +198,7 @@ impl Reader {
         self.conn.set_behind(self.start_wal_end.0.saturating_sub(self.received.0) > BEHIND_BYTES);
         self.see_frames()?;
         if let Some(nap) = self.conn.take_nap() {
-            self.offer();
+            self.offer()?;
             // blocking on purpose: nothing else runs on this thread, and while a timer runs the
             // socket would still wake it for every packet
             std::thread::sleep(nap);
@@ -273,18 +275,22 @@ impl Reader {
         }
     }
 
-    /// Hands the block to the consumer if there is room at once.
-    fn offer(&mut self) {
-        if self.splitter.has_block()
-            && let Some(room) = self.queue.try_room(self.splitter.pending())
+    /// Hands over to the consumer what there is room for at once.
+    fn offer(&mut self) -> Result<()> {
+        while self.splitter.has_block()
+            && let Some(room) = self.queue.try_room(self.splitter.next_len())
         {
-            self.push(room);
+            self.push(room)?;
         }
+        Ok(())
     }
 
-    fn push(&mut self, room: Room) {
-        let (data, idle): (Bytes, Option<Lsn>) = self.splitter.take();
+    fn push(&mut self, room: Room) -> Result<()> {
+        let (data, idle): (Bytes, Option<Lsn>) = self.splitter.take()?;
         room.slot.send(Block::new(data, idle, Some(room.share)));
+        // a long replay leaves the socket unread, but as long as the consumer takes it, it moves
+        self.unread_since = None;
+        Ok(())
     }
 
     fn note_unread(&mut self, may_read: bool, now: Instant) {
@@ -322,6 +328,7 @@ impl Reader {
             server_wal_end: self.server_wal_end,
             drain_requested: self.pulse.draining().is_some(),
             backpressured: self.unread_since.is_some(),
+            spooled_bytes: self.splitter.spooled(),
         };
         self.progress.send_if_modified(|progress| {
             let modified = *progress != now;

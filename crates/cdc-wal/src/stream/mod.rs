@@ -17,7 +17,7 @@ pub(crate) use ack::AckState;
 pub use ack::{AckToken, Acker};
 pub use block::{Block, Events};
 pub use event::{Commit, Event, IdleMark};
-pub use options::{Coalesce, Progress, ResumePoint, StreamOptions};
+pub use options::{Coalesce, Progress, ResumePoint, SpoolOptions, StreamOptions};
 
 /// A running replication stream.
 ///

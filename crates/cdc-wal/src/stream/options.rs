@@ -1,5 +1,6 @@
 //! Where a stream starts and how it behaves.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cdc_core::Lsn;
@@ -28,6 +29,18 @@ pub enum Coalesce {
     Off,
 }
 
+/// Where and how far transactions in progress are kept until they end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolOptions {
+    /// An existing directory, private to the process's user. Its files have no name and are gone
+    /// with the process, however that ends.
+    pub directory: PathBuf,
+    /// Bound on the bytes of all of them in memory; more goes to disk.
+    pub memory_bytes: usize,
+    /// Bound on the bytes of all of them on disk (`limits.spool_bytes`); more ends the stream.
+    pub disk_bytes: u64,
+}
+
 /// Settings of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -46,11 +59,14 @@ pub struct StreamOptions {
     pub status_interval: Duration,
     /// How long a server that is shutting down is let wait for the acknowledgement.
     pub drain_grace: Duration,
+    /// Asks the server for large transactions while they are open, which spares it from keeping
+    /// them, and keeps them here. The events are the same; `None` leaves them to the server.
+    pub spool: Option<SpoolOptions>,
 }
 
 impl StreamOptions {
     /// The defaults for a publication: 64 MiB, coalescing, 60 s to a stall, a status every 10 s,
-    /// 5 s of drain.
+    /// 5 s of drain, no spool.
     pub fn new(publication: impl Into<String>) -> Self {
         Self {
             publication: publication.into(),
@@ -59,6 +75,7 @@ impl StreamOptions {
             stall_disconnect: Duration::from_secs(60),
             status_interval: Duration::from_secs(10),
             drain_grace: Duration::from_secs(5),
+            spool: None,
         }
     }
 }
@@ -77,4 +94,7 @@ pub struct Progress {
     pub drain_requested: bool,
     /// The socket is unread because the consumer has no room.
     pub backpressured: bool,
+    /// Bytes of transactions in progress that are kept, in memory and on disk, those included that
+    /// have committed and are being handed over.
+    pub spooled_bytes: u64,
 }

@@ -5,3 +5,4 @@ mod lifecycle;
 mod positions;
 mod second_client;
 mod security;
+mod streamed;
