@@ -30,6 +30,8 @@ mod conn;
 mod control;
 mod discover;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod pgoutput;
 mod preflight;
 mod publication;

@@ -18,7 +18,7 @@ pub struct CopyBatch {
 }
 
 impl CopyBatch {
-    pub(super) fn new(table: TableName, columns: usize, bytes: Vec<u8>) -> Self {
+    pub(crate) fn new(table: TableName, columns: usize, bytes: Vec<u8>) -> Self {
         Self { table, columns, bytes }
     }
 
