@@ -10,7 +10,7 @@ use cdc_iceberg::TableNaming;
 use cdc_manifest::RawRetention;
 use cdc_pipeline::{
     Compression, DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, OnError,
-    RefSettings, ReplicationSettings, TruncateMode, TypeSettings,
+    RefSettings, ReplicationSettings, Streaming, TruncateMode, TypeSettings,
 };
 use cdc_runtime as conf;
 use cdc_runtime::Config;
@@ -47,6 +47,7 @@ pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
         },
         refs: refs(config),
         buffer_bytes_max: bytes(config.limits.buffer_bytes),
+        spool_bytes_max: config.limits.spool_bytes,
         live_interval: Duration::from_secs_f64(config.freshness.live_interval_sec),
         heartbeat_interval: (heartbeat > 0).then(|| Duration::from_secs(heartbeat)),
     })
@@ -93,6 +94,10 @@ pub(crate) fn replication(config: &Config) -> Result<ReplicationSettings> {
             conf::TruncateChoice::Apply => TruncateMode::Apply,
             conf::TruncateChoice::Ignore => TruncateMode::Ignore,
             conf::TruncateChoice::Halt => TruncateMode::Halt,
+        },
+        streaming: match replication.streaming {
+            conf::StreamingChoice::Auto => Streaming::Auto,
+            conf::StreamingChoice::Off => Streaming::Off,
         },
     })
 }

@@ -40,6 +40,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let lake = Lake::open(&settings.lake)?;
     let _lease = Lease::take(&settings.lake.state_dir)?;
+    crate::spool::clear(&settings.lake.state_dir)?;
     let manifest =
         lake.manifests.load().await?.ok_or_else(|| Error::NotInitialised {
             root: lake.store.location().root().to_owned(),
@@ -188,6 +189,7 @@ async fn session(
         .buffer_bytes
         .min(settings.buffer_bytes_max / STREAM_BUFFER_PART)
         .max(STREAM_BUFFER_BYTES_MIN);
+    options.spool = crate::spool::options(settings)?;
     let stream = tokio::select! {
         stream = WalStream::open(source.connector(), at, options) => stream?,
         () = stop.cancelled() => return Ok(()),
@@ -203,6 +205,7 @@ async fn session(
         state_dir: settings.lake.state_dir.clone(),
         policy: settings.replication.types.policy.unrepresentable,
         compression: settings.lake.compression,
+        buffer_bytes_max: settings.buffer_bytes_max,
     };
     let catch_up = furthest_beyond(&state);
     let lanes = Lanes::new(opener, settings.replication.types.on_error, &state);

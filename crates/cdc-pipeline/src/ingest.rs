@@ -31,6 +31,9 @@ use crate::{Error, quarantine};
 /// Shortest time between two manifest writes that only raise the covered position.
 const COVER_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// Rows gathered and row groups in the making, of all tables: this part of the byte budget.
+const LANES_PART: usize = 2;
+
 /// One session: from an open stream to a drain or an error.
 pub(crate) struct Ingest<'s> {
     settings: &'s DaemonSettings,
@@ -240,7 +243,8 @@ impl<'s> Ingest<'s> {
         }
         drop(events);
         self.relations = relations;
-        Ok(())
+        drop(block);
+        self.lanes.shrink_to(self.settings.buffer_bytes_max / LANES_PART).await
     }
 
     async fn change(

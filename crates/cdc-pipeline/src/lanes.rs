@@ -21,6 +21,9 @@ use crate::open_lane::LaneOpener;
 use crate::quarantine::Stop;
 use crate::settings::OnError;
 
+/// A lane that holds less is not worth a row group of its own.
+const SHRINK_BYTES_MIN: usize = 1024 * 1024;
+
 /// All lanes of a session, found by the relation's OID.
 pub(crate) struct Lanes {
     opener: LaneOpener,
@@ -64,6 +67,8 @@ pub(crate) struct Lane {
     covered: Lsn,
     /// Changes since the last flush.
     changes: u64,
+    /// Bytes that the writer held when it was last free.
+    writer_bytes: usize,
 }
 
 type EncodeJob = JoinHandle<Result<Box<DeltaWriter>, Error>>;
@@ -170,6 +175,7 @@ impl Lanes {
             is_closed: false,
             waiting: Vec::new(),
             changes: 0,
+            writer_bytes: 0,
         });
         Ok(())
     }
@@ -259,6 +265,23 @@ impl Lanes {
         Ok(())
     }
 
+    /// While buffers and writers hold more than `bytes_max`, has the biggest of them give up what it
+    /// can. Lanes that wait for a commit cannot; intake stops before they grow far.
+    pub(crate) async fn shrink_to(&mut self, bytes_max: usize) -> Result<(), Error> {
+        let epoch = self.epoch;
+        let mut held: usize = self.lanes.iter().map(Lane::memory_bytes).sum();
+        while held > bytes_max {
+            let open = self.lanes.iter_mut().filter(|lane| !lane.is_closed);
+            let biggest = open.max_by_key(|lane| lane.memory_bytes());
+            let Some(lane) = biggest.filter(|lane| lane.memory_bytes() >= SHRINK_BYTES_MIN) else {
+                break;
+            };
+            held -= lane.memory_bytes();
+            lane.shrink(epoch).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until no encode job is at work.
     pub(crate) async fn settle(&mut self) {
         for lane in &mut self.lanes {
@@ -326,6 +349,20 @@ impl Lane {
         self.start(move |writer| append(writer, chunk, epoch, first_part)).await
     }
 
+    /// Bytes of the rows gathered and of what the writer holds.
+    fn memory_bytes(&self) -> usize {
+        self.buffer.byte_len() + self.writer_bytes
+    }
+
+    async fn shrink(&mut self, epoch: Epoch) -> Result<(), Error> {
+        if !self.buffer.is_empty() {
+            self.seal(epoch).await?;
+        }
+        self.start(|writer| Ok(writer.shrink()?)).await?;
+        self.writer_bytes = 0;
+        Ok(())
+    }
+
     async fn close_epoch(&mut self, epoch: Epoch) -> Result<Part, Error> {
         self.changes = 0;
         self.is_closed = true;
@@ -360,7 +397,10 @@ impl Lane {
         match std::mem::replace(&mut self.writer, Writer::Lost) {
             Writer::Idle(writer) => Ok(writer),
             Writer::Busy(job) => {
-                job.await.map_err(|source| Error::Worker { task: "encode", source })?
+                let done = job.await.map_err(|source| Error::Worker { task: "encode", source })?;
+                let writer = done?;
+                self.writer_bytes = writer.memory_bytes();
+                Ok(writer)
             }
             Writer::Lost => Err(Error::NotEncoded { table: self.table.clone() }),
         }

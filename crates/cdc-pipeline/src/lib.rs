@@ -28,6 +28,7 @@ mod quarantine;
 mod recover;
 mod refs;
 mod settings;
+mod spool;
 mod status;
 mod teardown;
 mod undo;
@@ -41,7 +42,7 @@ pub use lease::Lease;
 pub use preflight::preflight;
 pub use settings::{
     DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, OnError, RefSettings,
-    ReplicationSettings, TruncateMode, TypeSettings,
+    ReplicationSettings, Streaming, TruncateMode, TypeSettings,
 };
 pub use status::{SourceStatus, StatusReport, status};
 pub use teardown::{TeardownReport, teardown};

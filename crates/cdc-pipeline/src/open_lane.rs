@@ -1,7 +1,7 @@
 //! Opens the encode side of a table: its key index, from disk where it is right, else rebuilt from
 //! the key columns of the live files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use cdc_core::{Epoch, TableName, UnrepresentablePolicy};
@@ -25,7 +25,15 @@ pub(crate) struct LaneOpener {
     pub(crate) state_dir: PathBuf,
     pub(crate) policy: UnrepresentablePolicy,
     pub(crate) compression: FileCompression,
+    /// The byte budget of the daemon.
+    pub(crate) buffer_bytes_max: usize,
 }
+
+/// Row group in progress, encoded row groups in memory, and remembered identities of one table: at
+/// most this part of the byte budget each. What all tables hold together is bounded by the lanes.
+const WRITER_PART: usize = 8;
+/// Bytes of a remembered identity at worst.
+const TRACKED_ROW_BYTES: usize = 100;
 
 impl LaneOpener {
     /// What becomes of values that a stored type cannot hold.
@@ -58,13 +66,22 @@ impl LaneOpener {
             lake: self.lake.store.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let options = DeltaOptions {
-            compression: self.compression,
-            spill_dir: Some(spool_dir(&self.state_dir)?),
-            ..DeltaOptions::default()
-        };
+        let options = self.writer_options()?;
         let first_part = self.first_free_part(table, epoch).await?;
         Ok((DeltaWriter::new(index, context, options), first_part))
+    }
+
+    fn writer_options(&self) -> Result<DeltaOptions, Error> {
+        let share = self.buffer_bytes_max / WRITER_PART;
+        let most = DeltaOptions::default();
+        Ok(DeltaOptions {
+            compression: self.compression,
+            spill_dir: Some(crate::spool::directory(&self.state_dir)?),
+            group_bytes_max: most.group_bytes_max.min(share),
+            staged_bytes_max: most.staged_bytes_max.min(share),
+            tracked_rows_max: most.tracked_rows_max.min(share / TRACKED_ROW_BYTES),
+            ..most
+        })
     }
 
     /// The index anew, from the identity columns of the live rows.
@@ -135,11 +152,4 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     let joined = tokio::task::spawn_blocking(work).await;
     joined.map_err(|source| Error::Worker { task, source })?
-}
-
-/// Where large epochs wait for their end, made if missing.
-fn spool_dir(state_dir: &Path) -> Result<PathBuf, Error> {
-    let directory = state_dir.join("spool");
-    crate::lake::create_state_dir(&directory)?;
-    Ok(directory)
 }

@@ -42,6 +42,18 @@ pub struct ReplicationSettings {
     pub types: TypeSettings,
     /// What a TRUNCATE on the source does.
     pub truncate: TruncateMode,
+    /// Whether large transactions are received while they are open.
+    pub streaming: Streaming,
+}
+
+/// `replication.streaming`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Streaming {
+    /// Where the server can, which every supported one does.
+    #[default]
+    Auto,
+    /// Never: the server keeps them until they commit.
+    Off,
 }
 
 /// `replication.failover`.
@@ -149,6 +161,8 @@ pub struct DaemonSettings {
     pub refs: RefSettings,
     /// The one byte budget over buffers, index and encoders.
     pub buffer_bytes_max: usize,
+    /// Bound on the disk space of transactions in progress (`limits.spool_bytes`).
+    pub spool_bytes_max: u64,
     /// How often `live.json` is written.
     pub live_interval: Duration,
     /// Logical heartbeat messages; `None` is off.

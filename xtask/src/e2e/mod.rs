@@ -4,9 +4,11 @@
 mod bad_input;
 mod crash;
 mod edges;
+mod memory;
 mod quarantine;
 mod query;
 mod server;
+mod streamed;
 mod transactions;
 mod types;
 mod workload;
@@ -63,6 +65,8 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         server::SCENARIOS,
         crash::SCENARIOS,
         transactions::SCENARIOS,
+        streamed::SCENARIOS,
+        memory::SCENARIOS,
     ]
     .into_iter()
     .flatten()

@@ -221,6 +221,15 @@ impl Tracker {
         Ok(self.deletes)
     }
 
+    /// Moves what is remembered to the index.
+    ///
+    /// # Errors
+    /// As [`Tracker::follow`].
+    pub(super) fn shrink(&mut self, is_unique: bool, index: &mut KeyIndex) -> Result<()> {
+        self.resolve(is_unique, &mut [], index)?;
+        self.move_to_index(index)
+    }
+
     fn move_to_index(&mut self, index: &mut KeyIndex) -> Result<()> {
         let adds = self.live.drain_records(self.epoch);
         self.taken.clear();

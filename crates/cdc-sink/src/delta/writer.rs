@@ -146,6 +146,21 @@ impl DeltaWriter {
         appended
     }
 
+    /// Gives memory back in the middle of an epoch: ends the row group in progress, moves complete
+    /// ones to the spill directory and remembered identities to the index. What follows is written
+    /// and carried over as before.
+    ///
+    /// # Errors
+    /// As [`DeltaWriter::append`].
+    pub fn shrink(&mut self) -> Result<()> {
+        let State::Open(open) = &mut self.state else { return Ok(()) };
+        let shrunk = open.shrink(&self.options, &mut self.index);
+        if shrunk.is_err() {
+            self.state = State::Failed;
+        }
+        shrunk
+    }
+
     /// Completes the files of the epoch. `None` if it has no rows: then nothing is to be committed
     /// and the writer is ready for the next epoch.
     ///
@@ -320,6 +335,17 @@ impl OpenEpoch {
             if let Some(file) = self.files.last_mut() {
                 file.add_run(*run);
             }
+        }
+    }
+
+    fn shrink(&mut self, options: &DeltaOptions, index: &mut KeyIndex) -> Result<()> {
+        let Some(last) = self.files.last_mut() else { return Ok(()) };
+        last.end_group()?;
+        let is_unique = last.schema.identity != Identity::Full;
+        self.tracker.shrink(is_unique, index)?;
+        match &options.spill_dir {
+            Some(dir) => self.files.iter_mut().try_for_each(|file| file.spill(dir)),
+            None => Ok(()),
         }
     }
 
