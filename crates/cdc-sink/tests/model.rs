@@ -19,13 +19,24 @@ const TOAST_LENGTH: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Insert { id: i64, body: String },
-    Update { pick: usize, id: Option<i64>, body: Option<String> },
-    Delete { pick: usize },
+    Insert {
+        id: i64,
+        body: String,
+    },
+    Update {
+        pick: usize,
+        id: Option<i64>,
+        body: Option<String>,
+    },
+    Delete {
+        pick: usize,
+    },
     Truncate,
     EndChunk,
     Commit,
     EndEpoch,
+    /// Memory is short.
+    Shrink,
     Abandon,
     Rebuild,
 }
@@ -46,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::EndChunk),
         4 => Just(Step::Commit),
         2 => Just(Step::EndEpoch),
+        2 => Just(Step::Shrink),
         1 => Just(Step::Abandon),
         1 => Just(Step::Rebuild),
     ]
@@ -172,6 +184,7 @@ impl World {
             Step::EndChunk => self.end_chunk(),
             Step::Commit => self.commit(),
             Step::EndEpoch => self.end_epoch(),
+            Step::Shrink => self.writer().shrink().unwrap(),
             Step::Abandon => self.abandon(),
             Step::Rebuild => self.rebuild(),
         }

@@ -92,8 +92,9 @@ impl OpenGroup {
 
     pub(super) fn finish(mut self) -> Result<StagedGroup> {
         let metadata = Arc::new(self.writer.finish()?);
-        let bytes = Bytes::from(std::mem::take(self.writer.inner_mut()));
-        let body = Body::memory(bytes);
+        // it grew by doubling, and it may stay for long
+        let bytes = std::mem::take(self.writer.inner_mut()).into_boxed_slice();
+        let body = Body::memory(Bytes::from(bytes));
         Ok(StagedGroup { body, metadata, first_row: self.first_row, rows: self.rows })
     }
 }

@@ -20,6 +20,8 @@ use crate::{Error, Result};
 const READ_BYTES: usize = 256 * 1024;
 /// Less room than this is enlarged before the next read.
 const READ_BYTES_MIN: usize = 64 * 1024;
+/// A frame of which so much has come is large.
+const LARGE_BYTES: usize = 1024 * 1024;
 
 /// One growing buffer: whole frames that were seen, then the start of a frame.
 #[derive(Debug)]
@@ -75,17 +77,26 @@ impl Splitter {
         }
     }
 
-    /// The buffer with room for a read, enough for the rest of a frame whose length is known (in
-    /// steps, so that a forged length allocates no more than twice what arrived).
+    /// The buffer with room for a read; of a large frame whose length is known, for what is missing
+    /// of it and no more (in steps, so that a forged length allocates no more than twice what
+    /// arrived).
     pub(crate) fn room(&mut self) -> &mut BytesMut {
         let spare = self.buf.capacity() - self.buf.len();
-        if spare < READ_BYTES_MIN {
-            let partial = &self.buf[self.whole..];
-            let missing = match frame_len(partial) {
-                Ok(Some(length)) => length.saturating_sub(partial.len()),
-                _ => 0,
-            };
-            self.buf.reserve(missing.min(partial.len()).max(READ_BYTES));
+        let partial = self.buf.len() - self.whole;
+        if partial < LARGE_BYTES {
+            if spare < READ_BYTES_MIN {
+                self.buf.reserve(READ_BYTES);
+            }
+            return &mut self.buf;
+        }
+        let length = frame_len(&self.buf[self.whole..]).ok().flatten();
+        let missing = length.map_or(0, |length| length.saturating_sub(partial));
+        if spare < missing.min(READ_BYTES_MIN).max(1) {
+            // growing by doubling would leave half of a buffer unused that may stay for long
+            let more = missing.min(partial).max(1);
+            let mut exact = BytesMut::with_capacity(self.buf.len() + more);
+            exact.extend_from_slice(&self.buf);
+            self.buf = exact;
         }
         &mut self.buf
     }
@@ -289,6 +300,36 @@ mod tests {
         let mut splitter = Splitter::new(BytesMut::new(), Lsn(5), None);
         splitter.room().extend_from_slice(&data(b"R", 0));
         assert_eq!(see_all(&mut splitter), [Seen::Data(Lsn(0))]);
+    }
+
+    #[test]
+    fn the_buffer_of_a_large_frame_is_as_large_as_the_frame() {
+        let frame = data(&vec![b'I'; 5_000_000], 9);
+        let mut splitter = Splitter::new(BytesMut::new(), Lsn(0), None);
+        let (mut rest, mut reads) = (frame.as_slice(), 0);
+        while !rest.is_empty() {
+            let room = splitter.room();
+            let spare = room.capacity() - room.len();
+            assert!(spare > 0, "no room to read into");
+            let (chunk, later) = rest.split_at(rest.len().min(spare).min(100_000));
+            room.extend_from_slice(chunk);
+            (rest, reads) = (later, reads + 1);
+            see_all(&mut splitter);
+        }
+        assert!(splitter.buf.capacity() <= frame.len() + READ_BYTES_MIN);
+        assert!(reads < 70, "{reads} reads");
+        assert_eq!(splitter.take().unwrap().0, frame);
+    }
+
+    #[test]
+    fn a_forged_length_allocates_no_more_than_twice_what_arrived() {
+        let mut splitter = Splitter::new(BytesMut::new(), Lsn(0), None);
+        let mut arrived = vec![b'd', 0x3F, 0xFF, 0xFF, 0xFF];
+        arrived.resize(3_000_000, 0);
+        splitter.room().extend_from_slice(&arrived);
+        see_all(&mut splitter);
+        splitter.room();
+        assert!(splitter.buf.capacity() <= 2 * arrived.len());
     }
 
     proptest! {
