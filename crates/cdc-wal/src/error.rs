@@ -266,9 +266,9 @@ pub enum Error {
         /// The server's reason.
         reason: String,
     },
-    /// The slot exists but is not a pgoutput slot of this database.
+    /// The slot exists but is not a pgoutput slot of this database, so it is not ours.
     #[error(
-        "replication slot {slot} cannot be used: {reason}; hint: choose another name in replication.slot"
+        "gap detected: replication slot {slot} is not the one that was made for this lake: {reason}; hint: table resync or init"
     )]
     SlotUnusable {
         /// Slot.
@@ -322,13 +322,22 @@ pub enum Error {
         /// The position asked for.
         resume: Lsn,
     },
-    /// The publication does not exist, now or at the position being read.
+    /// The publication does not exist, now or at the position being read: what was committed
+    /// without it is not in the stream.
     #[error(
-        "publication {publication} does not exist at the position of the slot; hint: create the publication before the slot, and never drop it while the slot is in use"
+        "gap detected: publication {publication} does not exist at the position of the slot; hint: changes made without it cannot be read, start over with init, and never drop it while the slot is in use"
     )]
     PublicationMissing {
         /// Publication.
         publication: String,
+    },
+    /// All sessions that may be open at once are in use.
+    #[error(
+        "{limit} sessions are open already, the most that may be; hint: raise source.postgres.max_conns"
+    )]
+    TooManySessions {
+        /// The limit.
+        limit: u32,
     },
     /// The publication exists but publishes something else than wanted.
     #[error("publication {publication} does not fit: {reason}; hint: {hint}")]
@@ -398,6 +407,7 @@ impl Error {
             | Self::Spool { .. }
             | Self::SlotBusy { .. }
             | Self::SlotBlocked { .. }
+            | Self::TooManySessions { .. }
             | Self::TableRewritten { .. } => ErrorKind::Transient,
             Self::SlotExists { .. } => ErrorKind::Conflict,
             Self::Query { source, .. } => query_kind(source),
@@ -407,7 +417,6 @@ impl Error {
             | Self::File { .. }
             | Self::Setting { .. }
             | Self::Version { .. }
-            | Self::SlotUnusable { .. }
             | Self::PublicationMismatch { .. }
             | Self::SchemaConflict { .. }
             | Self::Budget { .. } => ErrorKind::Invalid,
@@ -417,8 +426,10 @@ impl Error {
             Self::IdentityChanged { .. }
             | Self::SlotMissing { .. }
             | Self::SlotLost { .. }
+            | Self::SlotUnusable { .. }
+            | Self::PublicationMissing { .. }
             | Self::Gap { .. } => ErrorKind::Gap,
-            Self::PublicationMissing { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } => ErrorKind::NotFound,
             Self::TaskGone { .. } => ErrorKind::Internal,
         }
     }

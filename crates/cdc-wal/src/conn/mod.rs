@@ -1,6 +1,7 @@
 //! How a connection to the source is made: the URL, the credential, TLS, the socket and the
 //! settings that every session pins.
 
+mod cleartext;
 mod connector;
 mod credential;
 mod endpoint;
@@ -10,6 +11,7 @@ mod socket;
 mod tls;
 mod url;
 
+pub(crate) use connector::no_suitable_host;
 pub use connector::{Connector, Established, SqlConnection};
 pub use credential::{CredentialProvider, UrlCredentials};
 pub use endpoint::{Address, Endpoint, Host, SslMode, TargetSession, TlsPolicy};

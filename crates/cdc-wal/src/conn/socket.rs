@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
+use super::cleartext::LoginWatch;
 use super::endpoint::{Address, Endpoint, Host, SslMode};
 use super::pace::{Naps, Pacer};
 use super::tls;
@@ -33,6 +35,10 @@ pub struct Conn {
     stream: Stream,
     peer: String,
     binding: Option<Vec<u8>>,
+    /// While a login is under way that must not send the password in clear.
+    login: Option<LoginWatch>,
+    /// The share of the sessions that may be open at once.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -57,11 +63,7 @@ async fn connect(endpoint: &Endpoint, host: &Host) -> Result<Conn> {
         Address::Unix(_) => {
             let path = host.socket_path().unwrap_or_default();
             let socket = Socket::Unix(UnixStream::connect(path).await.map_err(failed)?);
-            return Ok(Conn {
-                stream: Stream::Plain(Box::new(Paced::new(socket))),
-                peer,
-                binding: None,
-            });
+            return Ok(Conn::new(Stream::Plain(Box::new(Paced::new(socket))), peer, None));
         }
         Address::Tcp(name) => name,
     };
@@ -69,13 +71,13 @@ async fn connect(endpoint: &Endpoint, host: &Host) -> Result<Conn> {
     tune(&tcp).map_err(failed)?;
     let mut paced = Paced::new(Socket::Tcp(tcp));
     if endpoint.tls.mode == SslMode::Disable {
-        return Ok(Conn { stream: Stream::Plain(Box::new(paced)), peer, binding: None });
+        return Ok(Conn::new(Stream::Plain(Box::new(paced)), peer, None));
     }
     paced.write_all(&SSL_REQUEST).await.map_err(failed)?;
     match paced.read_u8().await.map_err(failed)? {
         b'S' => start_tls(endpoint, name, peer, paced).await,
         b'N' if endpoint.tls.mode == SslMode::Prefer => {
-            Ok(Conn { stream: Stream::Plain(Box::new(paced)), peer, binding: None })
+            Ok(Conn::new(Stream::Plain(Box::new(paced)), peer, None))
         }
         b'N' => Err(Error::Tls { target: peer, reason: "the server does not offer it".into() }),
         _ => Err(Error::Protocol { reason: format!("{peer} does not answer as PostgreSQL") }),
@@ -109,10 +111,25 @@ async fn start_tls(
     let binding = certificates
         .and_then(|chain| chain.first())
         .and_then(|certificate| tls::end_point_binding(certificate.as_ref()));
-    Ok(Conn { stream: Stream::Tls(Box::new(stream)), peer, binding })
+    Ok(Conn::new(Stream::Tls(Box::new(stream)), peer, binding))
 }
 
 impl Conn {
+    fn new(stream: Stream, peer: String, binding: Option<Vec<u8>>) -> Self {
+        Self { stream, peer, binding, login: None, permit: None }
+    }
+
+    /// Gives the permit back when the connection is closed.
+    pub(super) fn hold(&mut self, permit: OwnedSemaphorePermit) {
+        self.permit = Some(permit);
+    }
+
+    /// From now on reading fails where the server asks for the password in clear, unless nobody
+    /// can listen.
+    pub(super) fn refuse_cleartext_unless_private(&mut self) {
+        self.login = (!self.is_private()).then(LoginWatch::default);
+    }
+
     /// Whether the connection is encrypted.
     pub fn is_tls(&self) -> bool {
         matches!(self.stream, Stream::Tls(_))
@@ -168,10 +185,19 @@ impl AsyncRead for Conn {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(match &mut this.stream {
             Stream::Plain(paced) => Pin::new(paced.as_mut()).poll_read(cx, buf),
             Stream::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        })?;
+        if let Some(login) = &mut this.login {
+            login.see(&buf.filled()[before..]).map_err(io::Error::other)?;
+            if login.is_done() {
+                this.login = None;
+            }
         }
+        Poll::Ready(Ok(()))
     }
 }
 

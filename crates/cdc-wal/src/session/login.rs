@@ -10,14 +10,15 @@ use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
 use super::Session;
-use crate::conn::{Conn, Connector, Endpoint, Host, PINNED_SETTINGS, dial};
+use crate::conn::{Conn, Connector, Endpoint, Host, PINNED_SETTINGS, no_suitable_host};
 use crate::{Error, Result};
 
 /// Opens a replication session on the first host that fits.
 pub(crate) async fn connect(connector: &Connector) -> Result<Session> {
-    let mut failed = connector.no_suitable_host();
-    for host in &connector.endpoint().hosts {
-        match connect_to(connector, host).await {
+    let endpoint = connector.endpoint()?;
+    let mut failed = no_suitable_host(&endpoint);
+    for host in &endpoint.hosts {
+        match connect_to(connector, &endpoint, host).await {
             Ok(Some(session)) => return Ok(session),
             Ok(None) => {}
             Err(error) => failed = error,
@@ -26,10 +27,13 @@ pub(crate) async fn connect(connector: &Connector) -> Result<Session> {
     Err(failed)
 }
 
-async fn connect_to(connector: &Connector, host: &Host) -> Result<Option<Session>> {
-    let endpoint = connector.endpoint();
-    let conn = dial(endpoint, host).await?;
-    let password = connector.password(host).await?;
+async fn connect_to(
+    connector: &Connector,
+    endpoint: &Endpoint,
+    host: &Host,
+) -> Result<Option<Session>> {
+    let conn = connector.dial(endpoint, host).await?;
+    let password = connector.password(endpoint, host).await?;
     let login = log_in(conn, endpoint, password.as_ref());
     let session = match tokio::time::timeout(endpoint.connect_timeout, login).await {
         Ok(done) => done?,

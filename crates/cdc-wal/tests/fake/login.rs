@@ -103,7 +103,7 @@ async fn tls_that_is_required_and_not_offered_is_an_error() {
 #[tokio::test]
 async fn the_next_host_is_tried_when_one_does_not_answer() {
     let server = FakeServer::start().await;
-    let endpoint = server.connector("").endpoint().clone();
+    let endpoint = server.connector("").endpoint().unwrap();
     let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = dead.local_addr().unwrap().port();
     drop(dead);

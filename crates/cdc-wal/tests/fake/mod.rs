@@ -144,7 +144,7 @@ async fn trap_10_the_warning_that_skips_a_publication_is_fatal() {
     wire.send(&keepalive(0x9000, false)).await;
     let error = Tail::new(stream).error().await;
     assert!(matches!(&error, Error::PublicationMissing { publication } if publication == "pub"));
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::Gap);
 }
 
 #[tokio::test]

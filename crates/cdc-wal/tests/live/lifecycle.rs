@@ -109,7 +109,7 @@ async fn trap_10_a_publication_made_behind_the_slot_is_missing_at_its_position()
         matches!(&error, Error::PublicationMissing { publication } if publication == "late"),
         "{error}"
     );
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.kind(), ErrorKind::Gap);
 }
 
 #[tokio::test]

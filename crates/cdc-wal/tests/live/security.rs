@@ -13,6 +13,7 @@ const HBA: &str = "local all all trust\n\
                    host all tls_user 127.0.0.1/32 reject\n\
                    host all scram_user 127.0.0.1/32 scram-sha-256\n\
                    host all md5_user 127.0.0.1/32 md5\n\
+                   host all plain_user 127.0.0.1/32 password\n\
                    host all all 127.0.0.1/32 trust\n";
 const SETTINGS: &[&str] =
     &["ssl=on", "ssl_cert_file='server.pem'", "ssl_key_file='server.key'", "ssl_ca_file='ca.pem'"];
@@ -114,6 +115,63 @@ async fn certificates_and_passwords_let_in_whom_they_should() {
         let error = open(&connector(&postgres, refused), &at).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{refused}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_password_in_clear_is_sent_over_tls_only_by_both_kinds_of_session() {
+    let postgres = start();
+    let setup = "CREATE TABLE t (id int PRIMARY KEY); \
+                 CREATE ROLE plain_user LOGIN REPLICATION PASSWORD 'secret'";
+    let (_client, at) = postgres.source("plain", setup).await;
+    let over_tls = "plain_user:secret@127.0.0.1/plain?sslmode=require";
+    encrypted(&connector(&postgres, over_tls), &at).await;
+    let in_clear = connector(&postgres, "plain_user:secret@127.0.0.1/plain?sslmode=disable");
+    let refused = [
+        open(&in_clear, &at).await.map(drop).unwrap_err(),
+        in_clear.connect_sql().await.map(drop).unwrap_err(),
+    ];
+    for error in refused {
+        assert!(matches!(error, Error::Auth { .. }), "{error}");
+        let message = error.to_string();
+        assert!(message.contains("sslmode=require") && !message.contains("secret"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn the_url_is_read_again_at_every_connect() {
+    use std::sync::{Arc, Mutex};
+    let postgres = start();
+    let setup = "CREATE TABLE t (id int PRIMARY KEY); \
+                 CREATE ROLE scram_user LOGIN REPLICATION PASSWORD 'first'";
+    let (client, at) = postgres.source("rotated", setup).await;
+    let password = Arc::new(Mutex::new("first"));
+    let (known, port) = (Arc::clone(&password), postgres.port);
+    let connector = Connector::resolving(move || {
+        let password = known.lock().unwrap();
+        let url = format!("postgresql://scram_user:{password}@127.0.0.1:{port}/rotated");
+        cdc_wal::Endpoint::parse(&url.into())
+    });
+    encrypted(&connector, &at).await;
+    client.batch_execute("ALTER ROLE scram_user PASSWORD 'second'").await.unwrap();
+    let error = open(&connector, &at).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    *password.lock().unwrap() = "second";
+    encrypted(&connector, &at).await;
+}
+
+#[tokio::test]
+async fn no_more_sessions_are_open_at_once_than_may_be() {
+    let postgres = Postgres::shared();
+    let (_client, at) = postgres.source("bounded", "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let rest = format!("postgres@127.0.0.1:{}/bounded?connect_timeout=2", postgres.port);
+    let connector = postgres.connector_with(&rest).with_max_sessions(2);
+    let stream = open(&connector, &at).await.unwrap();
+    let (client, connection) = connector.connect_sql().await.unwrap();
+    let error = connector.connect_sql().await.map(drop).unwrap_err();
+    assert!(matches!(error, Error::TooManySessions { limit: 2 }), "{error}");
+    stream.close().await.unwrap();
+    connector.connect_sql().await.map(drop).unwrap();
+    drop((client, connection));
 }
 
 #[tokio::test]
