@@ -107,11 +107,11 @@ impl Control {
         }))
     }
 
-    /// Writes a logical message outside any transaction, so that the slot of an idle database has
-    /// something to advance over; needs no table. Gives the position behind the message, which the
-    /// server writes out with the next commit, at the latest after `wal_writer_delay`.
+    /// Commits a transaction that holds nothing but a logical message, so that the slot of an idle
+    /// database has something to advance over; needs no table. Gives the position behind the
+    /// message; the commit is behind that.
     pub async fn heartbeat(&self) -> Result<Lsn> {
-        let sql = "SELECT pg_catalog.pg_logical_emit_message(false, $1, ''::text)::text";
+        let sql = "SELECT pg_catalog.pg_logical_emit_message(true, $1, ''::text)::text";
         let row = self.query_one("write a heartbeat message", sql, &[&MESSAGE_PREFIX]).await?;
         let text: Option<String> = get(&row, 0)?;
         parse_lsn(text.as_deref())

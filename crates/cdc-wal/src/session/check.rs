@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cdc_core::{Lsn, quote_ident, quote_literal};
 
-use super::Session;
 use super::query::Row;
+use super::{Session, timeline};
 use crate::conn::assert_pinned;
 use crate::stream::{ResumePoint, StreamOptions};
 use crate::{Error, Result, ServerClass};
@@ -18,6 +18,8 @@ const OLDEST_VERSION: u32 = 140_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerFacts {
     pub(crate) version_num: u32,
+    /// The timeline it writes, the position's own or a successor that holds it.
+    pub(crate) timeline: u32,
     pub(crate) wal_sender_timeout: Duration,
     /// The end of its WAL when the stream was opened.
     pub(crate) wal_end: Lsn,
@@ -29,13 +31,15 @@ pub(crate) async fn start(
     at: &ResumePoint,
     options: &StreamOptions,
 ) -> Result<ServerFacts> {
-    let (wal_end, database) = check_identity(session, at).await?;
-    if at.lsn > wal_end {
+    // what is held may reach beyond the position to resume from
+    let held = options.held.max(at.lsn);
+    let Identity { timeline, wal_end, database } = check_identity(session, at, held).await?;
+    if held > wal_end {
         // a source restored from an older backup: acknowledging the position would make the server
         // skip everything it commits until it gets there
         return Err(Error::IdentityChanged {
             what: "end of the wal",
-            expected: format!("a source that has reached {}", at.lsn),
+            expected: format!("a source that has reached {held}"),
             found: wal_end.to_string(),
         });
     }
@@ -51,11 +55,20 @@ pub(crate) async fn start(
     check_publication(session, &options.publication).await?;
     check_slot(session, at, &database).await?;
     start_replication(session, at, options, version_num).await?;
-    Ok(ServerFacts { version_num, wal_sender_timeout: Duration::from_millis(millis), wal_end })
+    let wal_sender_timeout = Duration::from_millis(millis);
+    Ok(ServerFacts { version_num, timeline, wal_sender_timeout, wal_end })
 }
 
-/// Compares the cluster with the one that the position belongs to.
-async fn check_identity(session: &mut Session, at: &ResumePoint) -> Result<(Lsn, String)> {
+/// What `IDENTIFY_SYSTEM` says, found to fit.
+struct Identity {
+    timeline: u32,
+    wal_end: Lsn,
+    database: String,
+}
+
+/// Compares the cluster with the one that the position belongs to. Another timeline is accepted
+/// only if it branched off behind everything that is held.
+async fn check_identity(session: &mut Session, at: &ResumePoint, held: Lsn) -> Result<Identity> {
     let rows = session.query("identify the system", "IDENTIFY_SYSTEM").await?;
     let field = |at: usize| rows.first().map(|row| text(row, at)).unwrap_or_default();
     let differs = |what, expected: String, found: &str| Error::IdentityChanged {
@@ -66,12 +79,15 @@ async fn check_identity(session: &mut Session, at: &ResumePoint) -> Result<(Lsn,
     if field(0).parse() != Ok(at.system_id) {
         return Err(differs("system identifier", at.system_id.to_string(), field(0)));
     }
-    if field(1).parse() != Ok(at.timeline) {
-        return Err(differs("timeline", at.timeline.to_string(), field(1)));
-    }
+    let timeline: u32 =
+        field(1).parse().map_err(|_| Error::protocol("IDENTIFY_SYSTEM has no timeline"))?;
     let wal_end =
         field(2).parse().map_err(|_| Error::protocol("IDENTIFY_SYSTEM has no position"))?;
-    Ok((wal_end, field(3).to_owned()))
+    let identity = Identity { timeline, wal_end, database: field(3).to_owned() };
+    if timeline != at.timeline {
+        timeline::check_switch(session, at.timeline, timeline, held).await?;
+    }
+    Ok(identity)
 }
 
 async fn read_settings(session: &mut Session) -> Result<BTreeMap<String, String>> {
@@ -102,8 +118,9 @@ async fn check_publication(session: &mut Session, publication: &str) -> Result<(
 async fn check_slot(session: &mut Session, at: &ResumePoint, database: &str) -> Result<()> {
     let sql = format!(
         "SELECT coalesce(plugin, ''), coalesce(database, ''), coalesce(wal_status, ''), \
-         coalesce(confirmed_flush_lsn::text, ''), coalesce(active_pid, 0) \
-         FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+         coalesce(confirmed_flush_lsn::text, ''), coalesce(active_pid, 0), \
+         coalesce(pg_catalog.to_jsonb(s)->>'invalidation_reason', '') \
+         FROM pg_catalog.pg_replication_slots s WHERE slot_name = {}",
         quote_literal(&at.slot)
     );
     let rows = session.query("look for the slot", &sql).await?;
@@ -117,8 +134,14 @@ async fn check_slot(session: &mut Session, at: &ResumePoint, database: &str) -> 
         let reason = format!("it belongs to database {}, not {database}", text(row, 1));
         return Err(Error::SlotUnusable { slot, reason });
     }
-    if text(row, 2) == "lost" {
-        return Err(Error::SlotLost { slot, reason: "its wal was removed".to_owned() });
+    if text(row, 2) == "lost" || !text(row, 5).is_empty() {
+        // PostgreSQL 17 and newer say why; before, removed WAL was the only reason there was
+        let reason = match text(row, 5) {
+            "" | "wal_removed" => "its wal was removed".to_owned(),
+            "idle_timeout" => "idle_replication_slot_timeout".to_owned(),
+            other => other.to_owned(),
+        };
+        return Err(Error::SlotLost { slot, reason });
     }
     let confirmed = text(row, 3).parse().unwrap_or(Lsn::ZERO);
     if confirmed > at.lsn {
@@ -177,7 +200,7 @@ pub(super) fn classify(error: Error, slot: &str, publication: &str) -> Error {
     }
 }
 
-fn text(row: &Row, at: usize) -> &str {
+pub(super) fn text(row: &Row, at: usize) -> &str {
     row.get(at).and_then(Option::as_deref).unwrap_or_default()
 }
 

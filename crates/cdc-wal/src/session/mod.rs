@@ -13,6 +13,7 @@ mod pulse;
 mod query;
 mod reader;
 mod splitter;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -32,7 +32,14 @@ pub struct WalStream {
     ack: Arc<AckState>,
     progress: watch::Receiver<Progress>,
     stop: Option<oneshot::Sender<()>>,
-    server_version_num: u32,
+    server: OpenedServer,
+}
+
+/// What the server said when the stream was opened.
+#[derive(Clone, Copy, Debug)]
+struct OpenedServer {
+    version_num: u32,
+    timeline: u32,
 }
 
 impl WalStream {
@@ -64,14 +71,9 @@ impl WalStream {
             })
             .map_err(|source| Error::Io { context: "starting the reader".into(), source })?;
         match opened.await {
-            Ok(server_version_num) => Ok(Self {
-                blocks,
-                ended: Some(ended),
-                ack,
-                progress,
-                stop: Some(stop),
-                server_version_num,
-            }),
+            Ok(server) => {
+                Ok(Self { blocks, ended: Some(ended), ack, progress, stop: Some(stop), server })
+            }
             // the reader tells how it went only if it got as far as streaming
             Err(_) => match ended.await {
                 Ok(Err(error)) => Err(error),
@@ -108,7 +110,13 @@ impl WalStream {
 
     /// `server_version_num` of the source.
     pub fn server_version_num(&self) -> u32 {
-        self.server_version_num
+        self.server.version_num
+    }
+
+    /// The timeline that the source writes: that of the resume point, or a later one that holds
+    /// everything up to it. Store it with the next position.
+    pub fn timeline(&self) -> u32 {
+        self.server.timeline
     }
 
     /// Sends the last acknowledged position, ends the stream and waits for the reader. Blocks not
@@ -136,7 +144,11 @@ type Ends = (Queue, Arc<AckState>, watch::Sender<Progress>, oneshot::Receiver<()
 
 /// The whole life of the reader's thread. A current-thread runtime of its own takes half the
 /// processor time of a task on a shared one.
-fn read_on_this_thread(start: Start, ends: Ends, opened: oneshot::Sender<u32>) -> Result<()> {
+fn read_on_this_thread(
+    start: Start,
+    ends: Ends,
+    opened: oneshot::Sender<OpenedServer>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -146,7 +158,8 @@ fn read_on_this_thread(start: Start, ends: Ends, opened: oneshot::Sender<u32>) -
         let facts = session::start(&mut session, &start.at, &start.options).await?;
         tracing::info!(slot = start.at.slot, lsn = %start.at.lsn, "replication stream started");
         let reader = Reader::new(session, &facts, start.at, start.options, ends);
-        if opened.send(facts.version_num).is_err() {
+        let server = OpenedServer { version_num: facts.version_num, timeline: facts.timeline };
+        if opened.send(server).is_err() {
             return Ok(());
         }
         reader.run().await

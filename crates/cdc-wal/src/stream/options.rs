@@ -47,6 +47,9 @@ pub struct SpoolOptions {
 pub struct StreamOptions {
     /// Publication to read, as PostgreSQL stores its name.
     pub publication: String,
+    /// The furthest position of which something is held, where that is beyond the resume point: a
+    /// source that never reached it, or left it at a change of timeline, is refused.
+    pub held: Lsn,
     /// Bound on the bytes between reader and consumer, blocks being consumed included. One row
     /// that is larger passes alone.
     pub buffer_bytes: usize,
@@ -70,6 +73,7 @@ impl StreamOptions {
     pub fn new(publication: impl Into<String>) -> Self {
         Self {
             publication: publication.into(),
+            held: Lsn::ZERO,
             buffer_bytes: 64 * 1024 * 1024,
             coalesce: Coalesce::Auto,
             stall_disconnect: Duration::from_secs(60),

@@ -54,8 +54,7 @@ async fn trap_31_slot_states_are_typed() {
     let again = source.create_slot(&SlotSpec::new("slot_states")).await.unwrap_err();
     assert!(matches!(&again, Error::SlotExists { slot } if slot == "slot_states"), "{again}");
     let message = control.heartbeat().await.unwrap();
-    // the message is written out with the next commit
-    db.sql.batch_execute("CREATE TABLE t (id int)").await.unwrap();
+    // it is a commit, so nothing else has to write it out
     let lag = control.slot_lag("slot_states").await.unwrap().unwrap();
     assert!(lag.current >= message && lag.lag_bytes > 0 && lag.retained_bytes >= lag.lag_bytes);
     assert!(control.drop_slot("slot_states").await.unwrap());
