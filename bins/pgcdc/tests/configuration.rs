@@ -122,7 +122,6 @@ fn what_is_not_available_is_refused_by_name() {
         assert_eq!(run.shown(), expected);
     }
     for (config, key) in [
-        ("storage: { type: s3, bucket: b, region: r }", "storage.type"),
         ("storage: { path: l }\niceberg: { deletes: vector }", "iceberg.deletes"),
         ("storage: { path: l }\npromotion: { mode: manual }", "promotion.mode"),
         ("storage: { path: l }\ncatalog: { backend: rest, uri: 'http://h' }", "catalog.backend"),
