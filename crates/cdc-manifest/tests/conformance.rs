@@ -7,7 +7,9 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
+use crate::failing::{Failure, failing};
 use crate::lake::{filesystem, memory};
+use crate::weed::{self, Weed};
 
 async fn run(lake: &LakeStore) {
     create_succeeds_once(lake).await;
@@ -16,6 +18,8 @@ async fn run(lake: &LakeStore) {
     one_of_many_writers_wins(lake).await;
     revalidation_tells_changes(lake).await;
     uploads_appear_when_complete(lake).await;
+    objects_are_created_once_in_any_size(lake).await;
+    a_write_in_doubt_is_found_out(lake).await;
     lake.probe_cas().await.unwrap();
     only_objects_are_listed(lake).await;
 }
@@ -56,11 +60,12 @@ async fn update_needs_the_current_version(lake: &LakeStore) {
     assert!(matches!(swap(lake, "never-written", "1", Some(&second)).await, Swap::Conflict));
 }
 
+/// On S3 the version follows from the content, so only other content has another.
 async fn every_write_has_a_version_of_its_own(lake: &LakeStore) {
     let mut version = store(lake, "versions", "x", None).await;
     let mut seen = vec![version.clone()];
-    for _ in 0..50 {
-        version = store(lake, "versions", "x", Some(&version)).await;
+    for write in 0..50 {
+        version = store(lake, "versions", &format!("x{write}"), Some(&version)).await;
         assert!(!seen.contains(&version));
         seen.push(version.clone());
     }
@@ -116,6 +121,64 @@ async fn uploads_appear_when_complete(lake: &LakeStore) {
     assert!(lake.load_versioned("aborted").await.unwrap().is_none());
 }
 
+/// A part more than one part, one byte, nothing.
+const SIZES: [usize; 3] = [(8 << 20) + (5 << 20) + 3, 1, 0];
+
+async fn objects_are_created_once_in_any_size(lake: &LakeStore) {
+    for size in SIZES {
+        let key = format!("deep/size-{size}");
+        let content: Bytes = (0..size).map(|at| (at % 251) as u8).collect::<Vec<_>>().into();
+        let write = |content: Bytes| {
+            let bytes = content.clone();
+            let read = move |start: u64, length: usize| {
+                let start = usize::try_from(start).unwrap();
+                Ok(bytes.slice(start..start + length))
+            };
+            lake.create(&key, content.len() as u64, read)
+        };
+        write(content.clone()).await.unwrap();
+        let (found, _) = lake.load_versioned(&key).await.unwrap().unwrap();
+        assert!(found == content, "{key}");
+        // as after a lost answer
+        write(content.clone()).await.unwrap();
+        let mut other = content.to_vec();
+        match other.last_mut() {
+            Some(last) => *last ^= 1,
+            None => other.push(1),
+        }
+        let taken = write(other.into()).await.unwrap_err();
+        assert!(matches!(taken, cdc_manifest::Error::NameTaken { .. }), "{taken:?}");
+        lake.store().delete(&Path::from(key.as_str())).await.unwrap();
+    }
+}
+
+/// One failure is found out; a store that never says anything else leaves doubt, and no harm.
+async fn a_write_in_doubt_is_found_out(lake: &LakeStore) {
+    use Failure::*;
+    for failure in [ConflictBefore, ConflictAfter, LostAfter, LostBefore] {
+        let key = format!("deep/doubt-{failure:?}");
+        let first = match failing(lake, failure, 1).swap(&key, "1".into(), None).await.unwrap() {
+            Swap::Stored(version) => version,
+            other => panic!("{failure:?}: {other:?}"),
+        };
+        let flaky = failing(lake, failure, 2);
+        let second = flaky.swap(&key, "2".into(), Some(&first)).await.unwrap();
+        assert!(matches!(second, Swap::Stored(_)), "{failure:?}: {second:?}");
+        // somebody else's version stands there, whatever the store says
+        let late = failing(lake, failure, 1).swap(&key, "3".into(), Some(&first)).await;
+        assert!(matches!(late.unwrap_or(Swap::Conflict), Swap::Conflict), "{failure:?}");
+        assert_eq!(content(lake, &key).await.0, "2");
+        let never = failing(lake, failure, usize::MAX);
+        let (_, version) = content(lake, &key).await;
+        let outcome = never.swap(&key, "4".into(), Some(&version)).await.unwrap();
+        match failure {
+            ConflictAfter | LostAfter => assert!(matches!(outcome, Swap::Stored(_))),
+            ConflictBefore | LostBefore => assert!(matches!(outcome, Swap::Unknown(_))),
+        }
+        lake.store().delete(&Path::from(key)).await.unwrap();
+    }
+}
+
 async fn only_objects_are_listed(lake: &LakeStore) {
     let upload = lake.store().put_multipart(&Path::from("unfinished")).await.unwrap();
     let mut keys: Vec<String> = lake
@@ -142,6 +205,26 @@ async fn the_file_system_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_conforms() {
     run(&memory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s3_conforms() {
+    if weed::runs_without_credentials("conformance::s3_conforms") {
+        return;
+    }
+    let weed = Weed::shared();
+    run(&weed.lake("conformance").await).await;
+}
+
+#[tokio::test]
+async fn the_same_content_twice_has_two_versions_on_the_file_system() {
+    let (_dir, lake) = filesystem();
+    let mut version = store(&lake, "same", "x", None).await;
+    for _ in 0..50 {
+        let next = store(&lake, "same", "x", Some(&version)).await;
+        assert_ne!(next, version);
+        version = next;
+    }
 }
 
 /// A store that writes whatever the precondition.

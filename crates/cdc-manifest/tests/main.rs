@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a failed test should panic, in helpers too")]
 
 mod conformance;
+mod failing;
 mod fixtures;
 mod kill;
 mod lake;
 mod manifest_store;
 mod odd_names;
 mod refs;
+mod remote;
+mod weed;
