@@ -31,7 +31,7 @@ pub enum Error {
         /// URI of the object.
         location: String,
         /// The store's error.
-        source: object_store::Error,
+        source: Box<Error>,
     },
     /// A URI that does not lie below the lake's root.
     #[error("`{location}` is not below the root `{root}` of the lake")]

@@ -67,9 +67,8 @@ impl LakeFiles {
 
     /// Writes a new object; a name that is taken by something else is an error.
     ///
-    /// A put without an answer is sent again, a bounded number of times: the name is fresh and the
-    /// put conditional, so it can only meet itself. What stands under a taken name is therefore
-    /// looked at.
+    /// A put without an answer is looked for and, if it is not there, sent again, a bounded number
+    /// of times: the name is fresh and the put conditional, so it can only meet itself.
     ///
     /// # Errors
     /// [`Error::Write`]; [`Error::Undecided`] if the store contradicts itself to the end.
@@ -95,18 +94,20 @@ impl LakeFiles {
             Ok(_) => return Ok(()),
             Err(source) => source,
         };
-        if matches!(source, object_store::Error::AlreadyExists { .. }) {
-            match self.read(uri).await {
-                Ok(found) if found == *bytes => return Ok(()),
-                Ok(_) => {}
-                // two requests met, and neither won
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    return Err(Error::Undecided { location: uri.to_owned(), source });
-                }
-                Err(error) => return Err(error),
-            }
+        let is_taken = matches!(source, object_store::Error::AlreadyExists { .. });
+        let error = Error::Write { location: uri.to_owned(), source };
+        if !is_taken && error.kind() != ErrorKind::Transient {
+            return Err(error);
         }
-        Err(Error::Write { location: uri.to_owned(), source })
+        match self.read(uri).await {
+            Ok(found) if found == *bytes => Ok(()),
+            Err(read) if is_taken && read.kind() == ErrorKind::NotFound => {
+                // two requests met, and neither won
+                Err(Error::Undecided { location: uri.to_owned(), source: Box::new(error) })
+            }
+            Err(read) if is_taken => Err(read),
+            Ok(_) | Err(_) => Err(error),
+        }
     }
 
     /// Reads a table's metadata file; no catalog is asked.
