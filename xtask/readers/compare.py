@@ -5,7 +5,6 @@ and a list of problems, empty when pyiceberg and DuckDB both read exactly the so
 source comes as files in PostgreSQL's COPY text format, made under pinned settings.
 """
 
-import glob
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from collections import Counter
 
 import duckdb
 import pyarrow as pa
+import pyarrow.fs
 from pyiceberg.catalog.sql import SqlCatalog
 
 import pgtext
@@ -23,10 +23,10 @@ SHOWN = 3
 
 def main():
     request = json.load(sys.stdin)
-    catalog = SqlCatalog("pgcdc", uri=f"sqlite:///{request['catalog']}")
-    ducks = duckdb.connect(config={"extension_directory": request["extensions"]})
-    for name in ("avro", "iceberg"):
-        ducks.sql(f"LOAD {name}")
+    s3 = request.get("s3")
+    catalog = open_catalog(request["catalog"], s3)
+    ducks = open_ducks(request["extensions"], s3)
+    request["files"] = open_files(s3)
     report = {}
     for table in request["tables"]:
         problems = []
@@ -37,6 +37,41 @@ def main():
             problems.append(f"{type(error).__name__}: {error}")
         report[table["name"]] = {"rows": rows, "problems": problems}
     json.dump(report, sys.stdout)
+
+
+def open_catalog(file, s3):
+    properties = {"uri": f"sqlite:///{file}"}
+    if s3:
+        properties["s3.endpoint"] = s3["endpoint"]
+        properties["s3.access-key-id"] = s3["key"]
+        properties["s3.secret-access-key"] = s3["secret"]
+        properties["s3.region"] = s3["region"]
+    return SqlCatalog("pgcdc", **properties)
+
+
+def open_ducks(extensions, s3):
+    ducks = duckdb.connect(config={"extension_directory": extensions})
+    for name in ("avro", "iceberg") + (("httpfs",) if s3 else ()):
+        ducks.sql(f"LOAD {name}")
+    if s3:
+        endpoint = s3["endpoint"].removeprefix("http://")
+        ducks.sql(
+            f"CREATE SECRET (TYPE s3, KEY_ID '{s3['key']}', SECRET '{s3['secret']}', "
+            f"REGION '{s3['region']}', ENDPOINT '{endpoint}', URL_STYLE 'path', USE_SSL false)"
+        )
+    return ducks
+
+
+def open_files(s3):
+    """The store by itself, past every Iceberg reader."""
+    if not s3:
+        return pyarrow.fs.LocalFileSystem()
+    return pyarrow.fs.S3FileSystem(
+        access_key=s3["key"],
+        secret_key=s3["secret"],
+        region=s3["region"],
+        endpoint_override=s3["endpoint"],
+    )
 
 
 def check_table(table, request, catalog, ducks, problems):
@@ -116,9 +151,11 @@ def check_shape(table, request_table, request, problems):
         summary = snapshot.summary.additional_properties if snapshot.summary else {}
         if summary.get("pgcdc.kind") in ("flush", "truncate"):
             flushes[int(summary["pgcdc.epoch"])] += 1
-    pattern = os.path.join(request["root"], request_table["path"], "deltas", "epoch=*.parquet")
-    files = glob.glob(glob.escape(os.path.dirname(pattern)) + "/epoch=*.parquet")
-    epochs = {int(re.search(r"epoch=(\d+)", os.path.basename(file)).group(1)) for file in files}
+    directory = os.path.join(request["root"], request_table["path"], "deltas").removeprefix("s3://")
+    selector = pyarrow.fs.FileSelector(directory, allow_not_found=True)
+    files = [file.base_name for file in request["files"].get_file_info(selector)]
+    files = [file for file in files if re.fullmatch(r"epoch=.*\.parquet", file)]
+    epochs = {int(re.search(r"epoch=(\d+)", file).group(1)) for file in files}
     if any(n > 1 for n in flushes.values()) or set(flushes) != epochs:
         problems.append(f"{name}: flush snapshots of epochs {sorted(flushes.elements())}, delta files of {sorted(epochs)}")
     snapshot = table.current_snapshot()

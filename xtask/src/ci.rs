@@ -25,7 +25,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     steps.run("setup", || {
         setup::ensure(&args.pg)?;
         setup::ensure(&Majors::one(UNIT_TEST_MAJOR))?;
-        setup::ensure_readers()
+        setup::ensure_readers()?;
+        setup::ensure_s3()
     })?;
     steps.run("fmt", || cargo(&["fmt", "--all", "--check"]))?;
     steps.run("clippy", || {
@@ -35,7 +36,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     steps.run("test", || {
         let mut test = shell::command(repo::cargo());
         test.current_dir(repo::root()).args(["test", "--workspace"]);
-        shell::run(test.env("PGCDC_TEST_PG_BIN", setup::server_bin(UNIT_TEST_MAJOR)?))
+        test.env("PGCDC_TEST_PG_BIN", setup::server_bin(UNIT_TEST_MAJOR)?);
+        shell::run(test.env("PGCDC_TEST_WEED", setup::weed()?))
     })?;
     steps.run("e2e", || e2e::run(&e2e::Args::all_on(args.pg.clone())))?;
     steps.report();

@@ -11,6 +11,7 @@ mod e2e;
 mod lab;
 mod pg;
 mod repo;
+mod s3;
 mod setup;
 mod shell;
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::workload::{load_pgbench, load_shop};
 use super::{Env, Scenario};
-use crate::lab::{Expected, Oracle};
+use crate::lab::{Expected, Lab, Oracle};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     ("kill_9_in_mid_load_loses_and_doubles_nothing", kill_in_load),
@@ -14,7 +14,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 fn kill_in_load(env: &Env<'_>) -> Result<()> {
-    let mut lab = env.lab()?;
+    kill_in_load_of(env.lab()?)
+}
+
+/// Kills the daemon of a lab with nothing in it yet, again and again under load.
+pub(super) fn kill_in_load_of(mut lab: Lab) -> Result<()> {
     lab.set("flush.interval_sec", 0.1.into())?;
     load_shop(&lab)?;
     load_pgbench(&lab, "1")?;

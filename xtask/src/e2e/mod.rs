@@ -7,20 +7,25 @@ mod edges;
 mod memory;
 mod quarantine;
 mod query;
+mod s3;
+mod s3_faults;
 mod server;
 mod streamed;
 mod transactions;
 mod types;
 mod workload;
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::lab::Lab;
-use crate::pg::{Cluster, Tuning};
+use crate::lab::{Bucket, Lab, Storage};
+use crate::pg::{Cluster, Database, Tuning};
 use crate::repo::{self, Profile};
+use crate::s3::{FaultProxy, S3Server};
 use crate::setup::{self, Majors};
 
 /// What to run.
@@ -40,13 +45,19 @@ pub(crate) struct Args {
     /// Take the binaries as `cargo test --workspace` left them
     #[arg(long, conflicts_with = "release")]
     built: bool,
+    /// Seconds that the store is away in the scenario about that
+    #[arg(long, default_value_t = OUTAGE_SECS)]
+    outage_sec: u64,
 }
+
+/// An outage that outlasts every retry of a client and is short enough for each change.
+const OUTAGE_SECS: u64 = 20;
 
 impl Args {
     /// All scenarios on these majors, with the binaries that the tests were built with: other
     /// features would mean another build of everything below them.
     pub(crate) fn all_on(pg: Majors) -> Self {
-        Self { filter: None, pg, list: false, release: false, built: true }
+        Self { filter: None, pg, list: false, release: false, built: true, outage_sec: OUTAGE_SECS }
     }
 }
 
@@ -67,6 +78,8 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         transactions::SCENARIOS,
         streamed::SCENARIOS,
         memory::SCENARIOS,
+        s3::SCENARIOS,
+        s3_faults::SCENARIOS,
     ]
     .into_iter()
     .flatten()
@@ -79,6 +92,9 @@ struct Env<'a> {
     bins: &'a Path,
     dir: PathBuf,
     name: &'static str,
+    /// The S3 server of the run, once a scenario has asked for it.
+    s3: &'a OnceCell<Rc<S3Server>>,
+    outage: Duration,
 }
 
 impl Env<'_> {
@@ -89,11 +105,48 @@ impl Env<'_> {
 
     /// The same over a server that belongs to the scenario.
     fn lab_on(&self, cluster: &Cluster) -> Result<Lab> {
-        // Identifiers end at 63 bytes, and the slot's name has a prefix before this one.
-        let database = cluster.create_database(&self.name[..self.name.len().min(50)])?;
-        let lab = Lab::new(self.bins, &self.dir, database)?;
+        let lab = Lab::new(self.bins, &self.dir, self.database(cluster)?)?;
         lab.create_sentinel()?;
         Ok(lab)
+    }
+
+    fn database(&self, cluster: &Cluster) -> Result<Database> {
+        // Identifiers end at 63 bytes, and the slot's name has a prefix before this one.
+        cluster.create_database(&self.name[..self.name.len().min(50)])
+    }
+
+    /// A lab whose lake is in a place of its own in a bucket; the product is told of `endpoint`.
+    fn lab_in_bucket(&self, name: &str, prefix: &str, endpoint: Option<String>) -> Result<Lab> {
+        let server = self.s3()?;
+        let endpoint = endpoint.unwrap_or_else(|| server.endpoint());
+        let (name, prefix) = (name.to_owned(), prefix.to_owned());
+        let storage = Storage::S3(Bucket { server, endpoint, name, prefix });
+        let lab = Lab::with_storage(self.bins, &self.dir, self.database(self.cluster)?, storage)?;
+        lab.create_sentinel()?;
+        Ok(lab)
+    }
+
+    /// A lab on S3.
+    fn lab_on_s3(&self) -> Result<Lab> {
+        self.lab_in_bucket("lab", &self.s3_prefix(), None)
+    }
+
+    /// A lab on S3, the product behind a proxy.
+    fn lab_behind(&self, proxy: &FaultProxy) -> Result<Lab> {
+        self.lab_in_bucket("lab", &self.s3_prefix(), Some(proxy.endpoint()))
+    }
+
+    fn s3_prefix(&self) -> String {
+        format!("{}/{}", self.cluster.major(), self.name)
+    }
+
+    /// The S3 server of this run.
+    fn s3(&self) -> Result<Rc<S3Server>> {
+        if let Some(server) = self.s3.get() {
+            return Ok(Rc::clone(server));
+        }
+        let server = Rc::new(S3Server::start()?);
+        Ok(Rc::clone(self.s3.get_or_init(|| server)))
     }
 
     /// A server of the same major for this scenario alone.
@@ -118,13 +171,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     setup::ensure(&args.pg)?;
     setup::ensure_readers()?;
+    setup::ensure_s3()?;
+    let s3 = OnceCell::new();
+    let outage = Duration::from_secs(args.outage_sec);
     let profile = if args.release { Profile::Release } else { Profile::Dev };
     let bins = if args.built { repo::binaries(profile) } else { repo::build_binaries(profile)? };
     let (mut passed, mut failed) = (0, Vec::new());
     for major in args.pg.iter() {
         let cluster = Cluster::start(major, Tuning::Tests, "")?;
         for scenario in &chosen {
-            match run_one(*scenario, &cluster, &bins) {
+            match run_one(*scenario, &cluster, &bins, &s3, outage) {
                 true => passed += 1,
                 false => failed.push(format!("{major}/{}", scenario.0)),
             }
@@ -137,7 +193,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("end-to-end tests failed") }
 }
 
-fn run_one((name, scenario): Scenario, cluster: &Cluster, bins: &Path) -> bool {
+fn run_one(
+    (name, scenario): Scenario,
+    cluster: &Cluster,
+    bins: &Path,
+    s3: &OnceCell<Rc<S3Server>>,
+    outage: Duration,
+) -> bool {
     let major = cluster.major();
     let started = Instant::now();
     let outcome = tempfile::Builder::new()
@@ -145,7 +207,7 @@ fn run_one((name, scenario): Scenario, cluster: &Cluster, bins: &Path) -> bool {
         .tempdir()
         .context("no temporary directory")
         .and_then(|dir| {
-            let env = Env { cluster, bins, dir: dir.path().join("lab"), name };
+            let env = Env { cluster, bins, dir: dir.path().join("lab"), name, s3, outage };
             let outcome = scenario(&env);
             if outcome.is_err() {
                 println!("     kept: {}", dir.keep().display());

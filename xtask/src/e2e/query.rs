@@ -16,7 +16,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// A lab with one table of three rows, initialised.
 fn shelf(env: &Env<'_>) -> Result<Lab> {
-    let lab = env.lab()?;
+    shelf_in(env.lab()?)
+}
+
+/// The same in a lab with nothing in it yet.
+pub(super) fn shelf_in(lab: Lab) -> Result<Lab> {
     lab.database().execute(
         "CREATE TABLE items (id int PRIMARY KEY, name text, price numeric(8,2), at timestamptz);
          INSERT INTO items VALUES (1, 'one', 1.10, '2026-01-01 00:00:00+00'), (2, 'two, \"2\"', 2.20, NULL),
@@ -100,30 +104,34 @@ fn filters(env: &Env<'_>) -> Result<()> {
 }
 
 fn time_travel(env: &Env<'_>) -> Result<()> {
-    let lab = shelf(env)?;
+    time_travel_in(&shelf(env)?)
+}
+
+/// Reads a shelf as it was and as it is.
+pub(super) fn time_travel_in(lab: &Lab) -> Result<()> {
     let daemon = lab.start()?;
     lab.database().execute("UPDATE items SET price = 9 WHERE id = 1")?;
     lab.settle(&daemon)?;
     let epoch = lab.manifest()?["epoch"].as_i64().context("no epoch")?;
-    let raw = newest_raw_tag(&lab)?;
+    let raw = newest_raw_tag(lab)?;
     lab.database().execute("DELETE FROM items WHERE id = 1")?;
     lab.settle(&daemon)?;
     let count = |args: &[&str]| -> Result<usize> {
         let mut words = vec!["-f", "csv", "-c", "id"];
         words.extend(args);
-        Ok(ask(&lab, &words)?.lines().count() - 1)
+        Ok(ask(lab, &words)?.lines().count() - 1)
     };
     ensure!(count(&[])? == 2, "the newest state has another number of rows");
     ensure!(count(&["--epoch", &epoch.to_string()])? == 3, "--epoch reads another cut");
     ensure!(count(&["--ref", &raw])? == 3, "--ref reads another cut");
     ensure!(count(&["--no-deltas"])? == 3, "--no-deltas reads more than the base");
-    let since = ask(&lab, &["--changes-since", &epoch.to_string(), "-f", "json"])?;
+    let since = ask(lab, &["--changes-since", &epoch.to_string(), "-f", "json"])?;
     let since: Value = serde_json::from_str(&since)?;
     ensure!(since.as_array().map(Vec::len) == Some(1), "changes since {epoch}: {since}");
     ensure!(since[0]["__op"] == "D" && since[0]["id"] == 1, "the change reads {since}");
-    let all = ask(&lab, &["--changes-since", "0", "-f", "csv"])?;
+    let all = ask(lab, &["--changes-since", "0", "-f", "csv"])?;
     ensure!(all.lines().count() == 3, "all changes: {all}");
-    let refs: Value = serde_json::from_slice(&std::fs::read(lab.lake().join("refs.json"))?)?;
+    let refs = refs_of(lab)?;
     let newest = lab.manifest()?["epoch"].clone();
     for branch in ["main", "staging"] {
         let at = &refs["refs"][branch]["epoch"];
@@ -132,9 +140,14 @@ fn time_travel(env: &Env<'_>) -> Result<()> {
     daemon.stop()
 }
 
+fn refs_of(lab: &Lab) -> Result<Value> {
+    let text = lab.object("refs.json")?.context("there is no refs.json")?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
 /// The newest of the raw tags that refs.json repeats.
 fn newest_raw_tag(lab: &Lab) -> Result<String> {
-    let refs: Value = serde_json::from_slice(&std::fs::read(lab.lake().join("refs.json"))?)?;
+    let refs = refs_of(lab)?;
     let newest = refs["raw"]["newest"].as_str().context("refs.json names no raw tag")?;
     Ok(newest.to_owned())
 }

@@ -94,9 +94,13 @@ fn order_key(row: &Value) -> (u64, u64, u64) {
 }
 
 fn pgbench_and_shop(env: &Env<'_>) -> Result<()> {
-    let lab = env.lab()?;
-    load_shop(&lab)?;
-    load_pgbench(&lab, "1")?;
+    pgbench_and_shop_in(&env.lab()?)
+}
+
+/// The whole workload in a lab with nothing in it yet.
+pub(super) fn pgbench_and_shop_in(lab: &Lab) -> Result<()> {
+    load_shop(lab)?;
+    load_pgbench(lab, "1")?;
     lab.init()?;
     lab.expect_equal(Expected::AnyChanges)?;
     let oracle = Oracle::watch(lab.database())?;

@@ -7,6 +7,7 @@ mod daemon;
 mod lake;
 mod oracle;
 mod readers;
+mod storage;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ pub(crate) use daemon::{Daemon, peak_rss};
 pub(crate) use lake::{Lsn, parse_lsn};
 pub(crate) use oracle::Oracle;
 pub(crate) use readers::{Expected, compare};
+pub(crate) use storage::{Bucket, Storage};
 
 use crate::pg::Database;
 use crate::shell;
@@ -86,16 +88,28 @@ pub(crate) struct Lab {
     bins: PathBuf,
     dir: PathBuf,
     database: Database,
+    storage: Storage,
     config: Value,
 }
 
 impl Lab {
-    /// A lab in the empty directory `dir` over `database`; writes the first configuration.
+    /// A lab in the empty directory `dir` over `database`, its lake in that directory too; writes the
+    /// first configuration.
     pub(crate) fn new(bins: &Path, dir: &Path, database: Database) -> Result<Self> {
+        Self::with_storage(bins, dir, database, Storage::Directory(dir.join("lake")))
+    }
+
+    /// The same with a lake elsewhere.
+    pub(crate) fn with_storage(
+        bins: &Path,
+        dir: &Path,
+        database: Database,
+        storage: Storage,
+    ) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let config = json!({
             "source": {"postgres": {"url": database.url(), "schemas": ["public"]}},
-            "storage": {"type": "filesystem", "path": dir.join("lake")},
+            "storage": storage.config(),
             "state": {"path": dir.join("state/state.db")},
             "replication": {
                 "publication": format!("pub_{}", database.name()),
@@ -105,7 +119,7 @@ impl Lab {
             "freshness": {"live_interval_sec": 0.5},
             "metrics": {"listen_addr": "127.0.0.1:0"},
         });
-        let lab = Self { bins: bins.to_owned(), dir: dir.to_owned(), database, config };
+        let lab = Self { bins: bins.to_owned(), dir: dir.to_owned(), database, storage, config };
         lab.write_config()?;
         Ok(lab)
     }
@@ -120,7 +134,17 @@ impl Lab {
         &self.dir
     }
 
-    /// The root of the lake.
+    /// Where the lake is.
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// An object of the lake; `None` if it does not exist.
+    pub(crate) fn object(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        self.storage.read(key)
+    }
+
+    /// The root of a lake in a directory.
     pub(crate) fn lake(&self) -> PathBuf {
         self.dir.join("lake")
     }
@@ -202,7 +226,7 @@ impl Lab {
     pub(crate) fn command(&self, binary: &str, args: &[&str]) -> Command {
         let mut command = shell::command(self.bins.join(binary));
         command.args(args).arg("--config").arg(self.config_file());
-        command.current_dir(&self.dir);
+        command.current_dir(&self.dir).envs(self.storage.environment());
         command
     }
 
@@ -271,8 +295,7 @@ impl Lab {
 
     /// manifest.json as it is now.
     pub(crate) fn manifest(&self) -> Result<Value> {
-        let file = self.lake().join("manifest.json");
-        let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = self.object("manifest.json")?.context("there is no manifest.json")?;
         serde_json::from_slice(&text).context("manifest.json is not JSON")
     }
 

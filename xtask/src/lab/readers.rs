@@ -55,7 +55,8 @@ pub(crate) fn compare(lab: &Lab, expected: Expected<'_>) -> Result<u64> {
     let request = json!({
         "catalog": lab.dir().join("state/catalog.db"),
         "extensions": setup::duckdb_extensions()?,
-        "root": lab.lake(),
+        "root": lab.storage().root(),
+        "s3": lab.storage().reader_settings(),
         "tables": tables,
     });
     verdict(&ask(&request)?)

@@ -5,6 +5,7 @@
 
 mod clients;
 mod python;
+mod seaweed;
 mod servers;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 
 pub(crate) use clients::{Client, client};
 pub(crate) use python::{duckdb_extensions, interpreter};
+pub(crate) use seaweed::weed;
 pub(crate) use servers::{Majors, server_bin};
 
 use crate::{repo, shell};
@@ -23,7 +25,7 @@ pub(crate) struct Args {
     /// PostgreSQL majors, comma separated, or `all` (14 to 18)
     #[arg(long, default_value = "15,18")]
     pg: Majors,
-    /// Leave out the Python environment with pyiceberg and DuckDB
+    /// Leave out what comes by pip: pyiceberg and DuckDB, and SeaweedFS
     #[arg(long)]
     no_python: bool,
 }
@@ -33,6 +35,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure(&args.pg)?;
     if !args.no_python {
         ensure_readers()?;
+        ensure_s3()?;
     }
     println!("setup: complete, in {}", repo::cache_dir()?.display());
     Ok(())
@@ -59,6 +62,11 @@ pub(crate) fn ensure_debezium() -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     python::ensure_debezium(&open_cache()?).map(Some)
+}
+
+/// Makes sure that the S3 server is there.
+pub(crate) fn ensure_s3() -> Result<()> {
+    seaweed::ensure(&open_cache()?)
 }
 
 fn open_cache() -> Result<PathBuf> {
