@@ -32,7 +32,7 @@ use crate::{Error, quarantine};
 const COVER_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Rows gathered and row groups in the making, of all tables: this part of the byte budget.
-const LANES_PART: usize = 2;
+const LANES_PART: usize = 4;
 
 /// One session: from an open stream to a drain or an error.
 pub(crate) struct Ingest<'s> {
