@@ -1,6 +1,7 @@
 //! `pgcdc`: the write plane and the one command line of the operator. Commands of the other planes
 //! are run by the sibling binaries.
 
+mod allocator;
 mod cli;
 mod commands;
 mod context;

@@ -17,10 +17,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 /// What the daemon may use at its peak.
 pub(super) const PEAK_RSS_MAX: u64 = 512 * 1024 * 1024;
 
-/// The same for large rows in one transaction, until the allocator gives back what is freed: 512 MiB
-/// is kept with the environment that decision 0014 names.
-const LARGE_ROWS_PEAK_MAX: u64 = 640 * 1024 * 1024;
-
 /// Whether to run at full size.
 pub(super) fn is_full() -> bool {
     std::env::var_os("PGCDC_E2E_FULL").is_some_and(|value| value == "1")
@@ -75,7 +71,7 @@ fn rows_in_one(env: &Env<'_>) -> Result<()> {
          UPDATE docs SET id = -id WHERE id % 10 = 0; COMMIT;"
     ))?;
     lab.settle(&daemon)?;
-    expect_peak(&daemon, LARGE_ROWS_PEAK_MAX)?;
+    expect_peak(&daemon, PEAK_RSS_MAX)?;
     expect_documents(&lab)?;
     daemon.stop()
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, block_on};
 use crate::failure::Stop;
-use crate::{commands, render, settings};
+use crate::{allocator, commands, render, settings};
 
 /// The variable that the written configuration takes the URL from.
 const URL_VARIABLE: &str = "PGCDC_URL";
@@ -48,6 +48,8 @@ struct Places {
 }
 
 pub(crate) fn run(context: &Context, args: &QuickstartArgs) -> Result<ExitCode> {
+    // it becomes a daemon; should this fail, the daemon only needs more memory
+    let unbounded = allocator::restart_bounded();
     let dir = std::path::absolute(&args.dir)?;
     let places = Places {
         file: context.config_flag().map_or_else(|| dir.join("pgcdc.yml"), Path::to_path_buf),
@@ -63,6 +65,7 @@ pub(crate) fn run(context: &Context, args: &QuickstartArgs) -> Result<ExitCode> 
     } else {
         context.daemon_logs(&config)?;
     }
+    allocator::report(unbounded);
     block_on(steps(args, &places, &config))
 }
 

@@ -5,19 +5,27 @@ use cdc_runtime::{CommandKind, Config, ExitCode, SourceUse, shutdown_on_signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{self, Context, block_on};
-use crate::{failure, settings};
+use crate::{allocator, failure, settings};
 
 pub(crate) fn run(context: &Context) -> ExitCode {
+    let unbounded = allocator::restart_bounded();
     let prepared = Config::load(context.config_flag(), SourceUse::Needed)
         .map_err(anyhow::Error::from)
         .and_then(|config| context.daemon_logs(&config).map(|()| config));
     match prepared {
         // no logs yet: say it plainly
         Err(error) => failure::report(&error, CommandKind::Operator),
-        Ok(config) => match block_on(async { follow(&config, &shutdown_on_signal()?).await }) {
-            Ok(()) => ExitCode::Ok,
-            Err(error) => failure::report(&error, CommandKind::Daemon),
-        },
+        Ok(config) => {
+            allocator::report(unbounded);
+            end_of(&config)
+        }
+    }
+}
+
+fn end_of(config: &Config) -> ExitCode {
+    match block_on(async { follow(config, &shutdown_on_signal()?).await }) {
+        Ok(()) => ExitCode::Ok,
+        Err(error) => failure::report(&error, CommandKind::Daemon),
     }
 }
 
