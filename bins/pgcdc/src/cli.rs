@@ -161,7 +161,7 @@ pub(crate) struct VerifyArgs {
     /// Only these tables
     #[arg(long, value_name = "TABLE")]
     pub(crate) table: Vec<String>,
-    /// Longest wait for the lake to reach the position
+    /// Longest time for the whole comparison, in seconds
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub(crate) timeout_sec: u64,
     #[command(flatten)]

@@ -1,11 +1,11 @@
-//! The progress of a copy on stderr: bars for a person, lines for a log.
+//! The progress of a copy or a comparison on stderr: bars for a person, lines for a log.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cdc_core::TableName;
-use cdc_pipeline::InitProgress;
+use cdc_pipeline::{InitProgress, VerifyProgress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Progress on stderr.
@@ -88,6 +88,23 @@ impl InitProgress for CopyProgress {
                     bar.finish_and_clear();
                 }
             }
+        }
+    }
+}
+
+impl VerifyProgress for CopyProgress {
+    fn planned(&self, tables: &[(TableName, i64)]) {
+        InitProgress::planned(self, tables);
+    }
+
+    fn rows(&self, table: &TableName, rows: u64) {
+        InitProgress::rows(self, table, rows);
+    }
+
+    fn done(&self, table: &TableName, rows: u64) {
+        match self {
+            CopyProgress::Lines => tracing::info!(%table, rows, "table compared"),
+            CopyProgress::Bars(_) => InitProgress::done(self, table, rows),
         }
     }
 }

@@ -10,7 +10,7 @@ use cdc_iceberg::TableNaming;
 use cdc_manifest::RawRetention;
 use cdc_pipeline::{
     Compression, DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, OnError,
-    RefSettings, ReplicationSettings, Streaming, TruncateMode, TypeSettings,
+    RefSettings, ReplicationSettings, Streaming, TruncateMode, TypeSettings, VerifySettings,
 };
 use cdc_runtime as conf;
 use cdc_runtime::Config;
@@ -50,6 +50,22 @@ pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
         spool_bytes_max: config.limits.spool_bytes,
         live_interval: Duration::from_secs_f64(config.freshness.live_interval_sec),
         heartbeat_interval: (heartbeat > 0).then(|| Duration::from_secs(heartbeat)),
+    })
+}
+
+/// How long `verify` may hold the daemon's intake while it makes its snapshot.
+const VERIFY_HOLD: Duration = Duration::from_secs(10);
+
+/// Settings of `verify`, over all tables and without a bound.
+pub(crate) fn verify(config: &Config) -> Result<VerifySettings> {
+    refuse_unsupported(config)?;
+    Ok(VerifySettings {
+        lake: lake(config)?,
+        replication: replication(config)?,
+        parallel_workers: count(config.init.parallel_workers),
+        tables: Vec::new(),
+        timeout: Duration::MAX,
+        hold: VERIFY_HOLD,
     })
 }
 

@@ -22,6 +22,7 @@ use chrono::{DateTime, TimeZone, Utc};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
 
+use crate::control::VerifiedRecord;
 use crate::lake::Lake;
 use crate::quarantine::Stop;
 use crate::refs::advance_refs;
@@ -122,6 +123,18 @@ impl CommitState {
             (next.covered_lsn, next.covered_at, next.updated_at) = (lsn, now, now);
             self.swap_manifest(next).await?;
         }
+        Ok(self.receipt())
+    }
+
+    /// Notes which tables were found equal to their source. What is covered stays as it is.
+    pub(crate) async fn record(
+        &mut self,
+        verified: &VerifiedRecord,
+    ) -> Result<FlushReceipt, Error> {
+        let mut next = self.manifest.value.clone();
+        note_verified(&mut next, verified);
+        next.updated_at = self.lake.clock.now();
+        self.swap_manifest(next).await?;
         Ok(self.receipt())
     }
 
@@ -305,4 +318,15 @@ pub(crate) fn point_at(entry: &mut TableEntry, pair: &TablePair) {
     entry.changes_iceberg_table = Some(pair.changes.ident.to_string());
     entry.changes_metadata_location = Some(pair.changes.metadata_location.clone());
     entry.changes_snapshot_id = pair.changes.head_id(Branch::Main);
+}
+
+/// Writes a record into the entries of its tables; a newer one stays.
+pub(crate) fn note_verified(manifest: &mut Manifest, verified: &VerifiedRecord) {
+    for (table, entry) in &mut manifest.tables {
+        let is_newer = entry.verified_through.is_none_or(|through| through < verified.lsn);
+        if is_newer && verified.tables.contains(&table.to_string()) {
+            entry.verified_through = Some(verified.lsn);
+            entry.verified_at = Some(verified.at);
+        }
+    }
 }

@@ -134,7 +134,7 @@ fn first_cause<T>(ended: Vec<Result<T, Error>>) -> Result<Vec<T>, Error> {
 }
 
 /// Deals jobs, biggest first, each to the worker with least to do.
-fn deal(mut jobs: Vec<CopyJob>, workers: usize) -> Vec<Vec<CopyJob>> {
+pub(crate) fn deal(mut jobs: Vec<CopyJob>, workers: usize) -> Vec<Vec<CopyJob>> {
     jobs.sort_by_key(|job| std::cmp::Reverse(job.heap_bytes));
     let mut hands: Vec<(u64, Vec<CopyJob>)> = vec![(0, Vec::new()); workers];
     for job in jobs {

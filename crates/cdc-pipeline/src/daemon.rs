@@ -5,13 +5,14 @@ use std::time::Duration;
 use cdc_core::{ErrorKind, Lsn};
 use cdc_manifest::{LiveState, Manifest};
 use cdc_wal::{ResumePoint, Source, StreamOptions, WalStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::Error;
 use crate::batch::reconnect_delay;
 use crate::commit::CommitState;
+use crate::control::{ASKS_WAITING_MAX, Ask, ControlServer};
 use crate::ingest::{Ingest, Start};
 use crate::lake::Lake;
 use crate::lanes::Lanes;
@@ -50,6 +51,8 @@ pub async fn run(
         committed_state(lake.clone(), manifest, settings.refs, settings.flush.parallel_workers)
             .await?;
     state.raise_generation().await?;
+    let (asks_in, asks) = mpsc::channel(ASKS_WAITING_MAX);
+    let control = ControlServer::open(&settings.lake.state_dir, asks_in)?;
     let facts = first_facts(&state.manifest.value);
     let (live, live_facts) = watch::channel(facts);
     let live_stop = CancellationToken::new();
@@ -63,14 +66,23 @@ pub async fn run(
         facts: live_facts,
     };
     let writer = tokio::spawn(writer.run(live_stop.clone()));
-    let result = sessions(settings, source, lake, state, stop, &live).await;
-    live.send_modify(|facts| {
+    let control = tokio::spawn(control.run(live_stop.clone()));
+    let mut ends = Ends { live, asks };
+    let result = sessions(settings, source, lake, state, stop, &mut ends).await;
+    ends.live.send_modify(|facts| {
         facts.state = if result.is_ok() { LiveState::Stopped } else { LiveState::Failed };
         facts.last_error = result.as_ref().err().map(|error| cdc_core::chain(error));
     });
     live_stop.cancel();
     writer.await.map_err(|source| Error::Worker { task: "live.json", source })?;
+    control.await.map_err(|source| Error::Worker { task: "control requests", source })?;
     result
+}
+
+/// Where sessions tell how they are, and where they are asked.
+struct Ends {
+    live: watch::Sender<LiveFacts>,
+    asks: mpsc::Receiver<Ask>,
 }
 
 /// One session after the other; each starts from what is durable.
@@ -80,7 +92,7 @@ async fn sessions(
     lake: Lake,
     first: CommitState,
     stop: &CancellationToken,
-    live: &watch::Sender<LiveFacts>,
+    ends: &mut Ends,
 ) -> Result<(), Error> {
     let mut ready = Some(first);
     let mut pace = Pace::default();
@@ -94,11 +106,11 @@ async fn sessions(
                 },
             };
             pace.reached(state.manifest.value.covered_lsn);
-            session(settings, source, state, stop, live).await
+            session(settings, source, state, stop, ends).await
         };
         let error = match one.await {
             Ok(()) => return Ok(()),
-            Err(error) if error.kind() != ErrorKind::Transient => return Err(error),
+            Err(error) if !is_retried(&error) => return Err(error),
             Err(error @ Error::DrainTimeout { .. }) => return Err(error),
             Err(error) => error,
         };
@@ -115,7 +127,7 @@ async fn sessions(
             error = cdc_core::chain(&error),
             "reconnecting"
         );
-        live.send_modify(|facts| {
+        ends.live.send_modify(|facts| {
             facts.state = LiveState::Starting;
             facts.last_error = Some(cdc_core::chain(&error));
         });
@@ -123,6 +135,15 @@ async fn sessions(
             () = tokio::time::sleep(delay) => {}
             () = stop.cancelled() => return Ok(()),
         }
+    }
+}
+
+/// Whether another session may do better. A server that refuses connections may be restarting.
+fn is_retried(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Transient => true,
+        ErrorKind::Unreachable => matches!(error, Error::Source(_)),
+        _ => false,
     }
 }
 
@@ -175,7 +196,7 @@ async fn session(
     source: &Source,
     state: CommitState,
     stop: &CancellationToken,
-    live: &watch::Sender<LiveFacts>,
+    ends: &mut Ends,
 ) -> Result<(), Error> {
     let manifest = &state.manifest.value;
     let at = ResumePoint {
@@ -195,7 +216,7 @@ async fn session(
         () = stop.cancelled() => return Ok(()),
     };
     tracing::info!(slot = manifest.source.slot, lsn = %manifest.covered_lsn, "streaming started");
-    live.send_modify(|facts| {
+    ends.live.send_modify(|facts| {
         facts.state = LiveState::Streaming;
         facts.last_error = None;
     });
@@ -210,7 +231,8 @@ async fn session(
     let catch_up = furthest_beyond(&state);
     let lanes = Lanes::new(opener, settings.replication.types.on_error, &state);
     let start = Start { stream, state, lanes, catch_up };
-    let ingest = Ingest::new(settings, start, stop.clone(), live.clone());
+    let ingest =
+        Ingest::new(settings, start, stop.clone(), ends.live.clone()).answering(&mut ends.asks);
     let drain_timeout = settings.flush.drain_timeout;
     tokio::select! {
         ended = ingest.run() => ended,

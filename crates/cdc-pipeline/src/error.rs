@@ -44,6 +44,62 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The local database of the state directory failed.
+    #[error("state database {}", path.display())]
+    StateDatabase {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// A control request or its answer has no readable form.
+    #[error("a control request cannot be read; hint: use the same version of pgcdc as the daemon")]
+    Request {
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The daemon refused a control request.
+    #[error("the daemon refused: {reason}; hint: try again")]
+    Refused {
+        /// In the daemon's words.
+        reason: String,
+    },
+    /// The daemon did not answer a control request.
+    #[error("the daemon did not answer; hint: see its log, or whether it is just reconnecting")]
+    NoAnswer,
+    /// Without a daemon there are changes that the lake does not have.
+    #[error(
+        "the lake stands at {covered} and the source has changes behind it; hint: start the daemon, it closes a cut where both can be compared"
+    )]
+    Behind {
+        /// The lake's position.
+        covered: Lsn,
+    },
+    /// A table that was asked for is not in the lake.
+    #[error("table {table} is not in the lake; hint: `pgcdc status --json` lists its tables")]
+    UnknownTable {
+        /// The table.
+        table: TableName,
+    },
+    /// A data file of the lake could not be read, and the store is why.
+    #[error("cannot read {location}")]
+    LakeFile {
+        /// The file.
+        location: String,
+        /// Why.
+        source: parquet::errors::ParquetError,
+    },
+    /// The comparison took too long.
+    #[error(
+        "verify did not end within {seconds} s; hint: raise --timeout-sec, or compare fewer tables with --table"
+    )]
+    VerifyTimeout {
+        /// The limit.
+        seconds: u64,
+    },
+    /// A signal ended the comparison.
+    #[error("verify was stopped before it had compared everything")]
+    VerifyStopped,
     /// The configuration names another slot or publication than the lake was made with.
     #[error(
         "{key} is `{found}`, but the lake was initialised with `{expected}`; hint: set {key} to `{expected}`"
@@ -284,8 +340,14 @@ impl Error {
             Error::Manifest(error) => error.kind(),
             Error::Iceberg { source, .. } | Error::Catalog(source) => source.kind(),
             Error::Sink(error) => error.kind(),
-            Error::State { .. } => ErrorKind::Unreachable,
+            Error::State { .. } | Error::StateDatabase { .. } | Error::LakeFile { .. } => {
+                ErrorKind::Unreachable
+            }
             Error::Objects { source, .. } => cdc_manifest::object_kind(source),
+            Error::Request { .. } => ErrorKind::Invalid,
+            Error::UnknownTable { .. } => ErrorKind::NotFound,
+            Error::Refused { .. } | Error::NoAnswer | Error::Behind { .. } => ErrorKind::Transient,
+            Error::VerifyTimeout { .. } | Error::VerifyStopped => ErrorKind::Transient,
             Error::Leased { .. } | Error::ManifestConflict | Error::DaemonRunning => {
                 ErrorKind::Conflict
             }

@@ -5,23 +5,26 @@
 //!      ▲           FlushDue / Drain ──> batch closed ──> flush job ──┐
 //!      └────────── Flushed(receipt) ──> confirm ◀────────────────────┘
 //! ```
-//! The next batch fills while a flush runs; only one flush runs at a time. An error ends the session
+//! The next batch fills while a flush runs; only one flush runs at a time. Requests from outside (an
+//! exact cut, a record of what was verified) come in as actions too. An error ends the session
 //! with nothing confirmed beyond the last receipt; the next session starts at the manifest.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cdc_core::{ChangePosition, Epoch, Lsn, RowChange, TableName};
 use cdc_manifest::Manifest;
 use cdc_wal::{
     AckToken, Acker, Block, Commit, Event, IdleMark, Progress, RelationCache, WalStream,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::batch::Batch;
 use crate::commit::{BatchName, CommitState, FlushReceipt};
+use crate::control::{Ask, Command, Reply, VerifiedRecord};
+use crate::cut::{CutState, grant};
 use crate::flush::{FlushJob, Flushed};
 use crate::lanes::Lanes;
 use crate::live::LiveFacts;
@@ -29,7 +32,7 @@ use crate::settings::{DaemonSettings, TruncateMode};
 use crate::{Error, quarantine};
 
 /// Shortest time between two manifest writes that only raise the covered position.
-const COVER_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
+const COVER_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Rows gathered and row groups in the making, of all tables: this part of the byte budget.
 const LANES_PART: usize = 4;
@@ -59,11 +62,24 @@ pub(crate) struct Ingest<'s> {
     stop: CancellationToken,
     draining: bool,
     live: watch::Sender<LiveFacts>,
+    cut: CutState<'s>,
+    /// What is to be noted in the manifest once no flush runs.
+    verified: Option<(VerifiedRecord, Reply)>,
 }
 
 struct RunningFlush {
     job: JoinHandle<Flushed>,
     token: Option<AckToken>,
+    then: Then,
+}
+
+/// Who is told when a flush is in the manifest.
+enum Then {
+    Nobody,
+    /// The one who asked for a cut.
+    Cut,
+    /// The one who asked for a record.
+    Recorded(Reply),
 }
 
 /// The transaction being received.
@@ -80,6 +96,8 @@ enum Action {
     FlushDue,
     Progress,
     Drain,
+    Asked(Ask),
+    HoldOver,
 }
 
 /// What a session starts from.
@@ -120,7 +138,15 @@ impl<'s> Ingest<'s> {
             stop,
             draining: false,
             live,
+            cut: CutState::new(None),
+            verified: None,
         }
+    }
+
+    /// Answers these requests as well.
+    pub(crate) fn answering(mut self, asks: &'s mut mpsc::Receiver<Ask>) -> Self {
+        self.cut = CutState::new(Some(asks));
+        self
     }
 
     /// Runs until a drain is complete. After an error nothing of the session is at work any more,
@@ -143,6 +169,7 @@ impl<'s> Ingest<'s> {
             let action = self.next_action().await?;
             self.apply(action).await?;
             self.flush_if_due().await?;
+            self.record_if_asked();
             self.cover_if_idle();
             self.report();
         }
@@ -163,6 +190,8 @@ impl<'s> Ingest<'s> {
             flushed = joined(&mut self.flush) => Ok(Action::Flushed(Box::new(flushed?))),
             () = self.stop.cancelled(), if !self.draining => Ok(Action::Drain),
             () = until(due) => Ok(Action::FlushDue),
+            () = until(self.cut.held_until()) => Ok(Action::HoldOver),
+            ask = self.cut.next_ask() => Ok(Action::Asked(ask)),
             changed = self.progress.changed() => match changed {
                 Ok(()) => Ok(Action::Progress),
                 // the reader has ended; the stream tells why
@@ -172,13 +201,13 @@ impl<'s> Ingest<'s> {
         }
     }
 
-    /// Intake stops while a flush runs and half of the byte budget has gathered behind it, and in a
-    /// drain once no transaction is open.
+    /// Intake stops while a flush runs and half of the byte budget has gathered behind it, while
+    /// somebody holds it, and in a drain once no transaction is open.
     fn takes_blocks(&self) -> bool {
         let is_full =
             self.flush.is_some() && self.batch.bytes >= self.settings.buffer_bytes_max / 2;
         let is_drained = self.draining && self.transaction.is_none();
-        !is_full && !is_drained
+        !is_full && !is_drained && !self.cut.is_held()
     }
 
     /// When the batch is to be flushed; `None` while it cannot be.
@@ -205,9 +234,31 @@ impl<'s> Ingest<'s> {
             Action::Drain => {
                 tracing::info!(rows = self.batch.rows, "drain started");
                 self.draining = true;
+                self.cut.abandon("the daemon stops");
+                Ok(())
+            }
+            Action::Asked(ask) => {
+                self.asked(ask);
+                Ok(())
+            }
+            Action::HoldOver => {
+                self.cut.expire();
                 Ok(())
             }
             Action::FlushDue | Action::Progress => Ok(()),
+        }
+    }
+
+    fn asked(&mut self, ask: Ask) {
+        let Ask { id, command, reply } = ask;
+        match command {
+            Command::Hold { max_millis } => {
+                let received = self.progress.borrow().received;
+                self.cut.hold(id, Duration::from_millis(max_millis), received, reply);
+            }
+            Command::Cut { hold, lsn } => self.cut.seek(hold, lsn, reply),
+            Command::Release { hold } => self.cut.release(hold, reply),
+            Command::RecordVerified(record) => self.verified = Some((record, reply)),
         }
     }
 
@@ -221,6 +272,7 @@ impl<'s> Ingest<'s> {
             match event {
                 Event::Begin { final_lsn, commit_micros, xid } => {
                     self.idle = None;
+                    self.close_at_cut(final_lsn).await?;
                     now = Instant::now();
                     self.transaction = Some(Transaction { final_lsn, commit_micros, xid, seq: 0 });
                 }
@@ -237,7 +289,10 @@ impl<'s> Ingest<'s> {
                     self.committed(commit);
                     self.flush_if_due().await?;
                 }
-                Event::Idle(mark) => self.idle = Some(mark),
+                Event::Idle(mark) => {
+                    self.idle = Some(mark);
+                    self.close_at_cut(mark.wal_end).await?;
+                }
                 _ => {}
             }
         }
@@ -315,6 +370,26 @@ impl<'s> Ingest<'s> {
         if !(is_free && (is_due || caught_up)) {
             return Ok(());
         }
+        self.start_flush(None).await
+    }
+
+    /// Ends the batch at the cut that is asked for, once nothing below `reached` is to come, and
+    /// waits for the flush before it.
+    async fn close_at_cut(&mut self, reached: Lsn) -> Result<(), Error> {
+        let Some(cut) = self.cut.reached(reached) else { return Ok(()) };
+        if self.flush.is_some() {
+            let flushed = joined(&mut self.flush).await?;
+            self.flushed(flushed).await?;
+        }
+        if self.batch.is_empty() && self.catch_up.is_none() {
+            self.start_cover(cut, None, Then::Cut);
+            return Ok(());
+        }
+        self.start_flush(Some(cut)).await
+    }
+
+    /// Flushes the batch; with a `cut` behind its last commit the manifest covers that as well.
+    async fn start_flush(&mut self, cut: Option<Lsn>) -> Result<(), Error> {
         let Some(mut state) = self.state.take() else { return Ok(()) };
         self.catch_up = None;
         let name = BatchName {
@@ -333,10 +408,17 @@ impl<'s> Ingest<'s> {
             on_error: self.settings.replication.types.on_error,
         };
         let job = tokio::spawn(async move {
-            let outcome = job.run(&mut state).await;
+            let mut outcome = job.run(&mut state).await;
+            if let (Ok(done), Some(cut)) = (&mut outcome, cut) {
+                match crate::flush::cover(&mut state, cut).await {
+                    Ok(covered) => done.receipt = covered.receipt,
+                    Err(error) => outcome = Err(error),
+                }
+            }
             Flushed { state, outcome }
         });
-        self.flush = Some(RunningFlush { job, token: self.token.take() });
+        let then = if cut.is_some() { Then::Cut } else { Then::Nobody };
+        self.flush = Some(RunningFlush { job, token: self.token.take(), then });
         self.batch = Batch::after(name.lsn_to);
         self.epoch = self.epoch.next();
         self.last_flush_began = Some(Instant::now());
@@ -346,7 +428,10 @@ impl<'s> Ingest<'s> {
     async fn flushed(&mut self, flushed: Flushed) -> Result<(), Error> {
         let Flushed { state, outcome } = flushed;
         // whatever its outcome, the job has ended and must not be waited for again
-        let token = self.flush.take().and_then(|flush| flush.token);
+        let (token, then) = match self.flush.take() {
+            Some(flush) => (flush.token, flush.then),
+            None => (None, Then::Nobody),
+        };
         let done = match outcome {
             Ok(done) => done,
             Err(error) => {
@@ -360,6 +445,11 @@ impl<'s> Ingest<'s> {
             self.stopped(&done.stopped, &state.manifest.value);
         }
         self.lanes.reopen(&state, &done.tables).await?;
+        match then {
+            Then::Nobody => {}
+            Then::Cut => self.cut.committed(&state.manifest.value),
+            Then::Recorded(reply) => grant(reply, &()),
+        }
         self.state = Some(state);
         Ok(())
     }
@@ -388,14 +478,33 @@ impl<'s> Ingest<'s> {
         if is_early && !urgent {
             return;
         }
-        let Some(mut state) = self.state.take() else { return };
         self.idle = None;
         self.last_cover = Some(Instant::now());
+        self.start_cover(mark.wal_end, Some(mark.token()), Then::Nobody);
+    }
+
+    /// Raises the covered position without an epoch.
+    fn start_cover(&mut self, lsn: Lsn, token: Option<AckToken>, then: Then) {
+        let Some(mut state) = self.state.take() else { return };
         let job = tokio::spawn(async move {
-            let outcome = crate::flush::cover(&mut state, mark.wal_end).await;
+            let outcome = crate::flush::cover(&mut state, lsn).await;
             Flushed { state, outcome }
         });
-        self.flush = Some(RunningFlush { job, token: Some(mark.token()) });
+        self.flush = Some(RunningFlush { job, token, then });
+    }
+
+    /// Notes in the manifest what was verified, once no flush runs.
+    fn record_if_asked(&mut self) {
+        if self.flush.is_some() || self.state.is_none() {
+            return;
+        }
+        let Some((record, reply)) = self.verified.take() else { return };
+        let Some(mut state) = self.state.take() else { return };
+        let job = tokio::spawn(async move {
+            let outcome = crate::flush::record(&mut state, &record).await;
+            Flushed { state, outcome }
+        });
+        self.flush = Some(RunningFlush { job, token: None, then: Then::Recorded(reply) });
     }
 
     /// The only place that confirms: what the receipt covers, never more.

@@ -10,7 +10,9 @@
 
 mod batch;
 mod commit;
+mod control;
 mod copy;
+mod cut;
 mod daemon;
 mod error;
 mod flush;
@@ -32,6 +34,7 @@ mod spool;
 mod status;
 mod teardown;
 mod undo;
+mod verify;
 
 pub use cdc_sink::FileCompression as Compression;
 pub use copy::InitProgress;
@@ -46,3 +49,6 @@ pub use settings::{
 };
 pub use status::{SourceStatus, StatusReport, status};
 pub use teardown::{TeardownReport, teardown};
+pub use verify::{
+    BucketDifference, TableReport, Verdict, VerifyProgress, VerifyReport, VerifySettings, verify,
+};

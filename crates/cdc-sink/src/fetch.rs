@@ -174,7 +174,8 @@ impl Fetcher {
 }
 
 /// A Parquet file of the lake, read by range.
-pub(crate) struct LakeFile {
+#[derive(Debug)]
+pub struct LakeFile {
     store: Arc<dyn ObjectStore>,
     path: Path,
     metadata: Option<Arc<ParquetMetaData>>,
@@ -182,7 +183,10 @@ pub(crate) struct LakeFile {
 
 impl LakeFile {
     /// Opens a file and reads its footer with the page indexes.
-    pub(crate) async fn open(
+    ///
+    /// # Errors
+    /// The store's error as [`ParquetError::External`], or what is wrong with the footer.
+    pub async fn open(
         lake: &LakeStore,
         key: &str,
     ) -> ParquetResult<(LakeFile, ArrowReaderMetadata)> {

@@ -71,5 +71,6 @@ pub use delta::{DeltaContext, DeltaOptions, DeltaOutput, DeltaWriter, OpCounts, 
 pub use encoded::EncodedFile;
 pub use encoding::FileCompression;
 pub use error::{Error, Result};
+pub use fetch::LakeFile;
 pub use rebuild::{RebuildFile, rebuild_index};
 pub use rows::{CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, RowBuilder};

@@ -13,6 +13,7 @@ mod server;
 mod streamed;
 mod transactions;
 mod types;
+mod verify;
 mod workload;
 
 use std::cell::OnceCell;
@@ -71,6 +72,7 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         query::SCENARIOS,
         edges::SCENARIOS,
         types::SCENARIOS,
+        verify::SCENARIOS,
         bad_input::SCENARIOS,
         quarantine::SCENARIOS,
         server::SCENARIOS,

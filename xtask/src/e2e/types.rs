@@ -344,6 +344,7 @@ fn every_type(env: &Env<'_>) -> Result<()> {
     }
     lab.database().execute(&script)?;
     lab.init()?;
+    super::verify::expect_equal(&lab)?;
     let oracle = Oracle::watch(lab.database())?;
     let daemon = lab.start()?;
     let streamed: String = cases.iter().map(|case| inserts(case, STREAMED_FROM)).collect();
@@ -354,6 +355,7 @@ fn every_type(env: &Env<'_>) -> Result<()> {
         same_text_twice(&lab, case)?;
         expect_names(&lab, case)?;
     }
+    super::verify::expect_equal(&lab)?;
     daemon.stop()
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod start;
 mod status;
 mod teardown;
 mod unavailable;
+mod verify;
 mod version;
 
 use anyhow::Result;
@@ -35,7 +36,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Quickstart(args) => quickstart::run(&context, &args),
         Command::Compact(_) => unavailable::run(&context, "compact"),
         Command::Reconcile(_) => unavailable::run(&context, "reconcile"),
-        Command::Verify(_) => unavailable::run(&context, "verify"),
+        Command::Verify(args) => return verify::run(&context, &args),
         Command::Table(command) => unavailable::run(&context, table_command(&command)),
         Command::Catalog(CatalogCommand::Register(_)) => {
             unavailable::run(&context, "catalog register")

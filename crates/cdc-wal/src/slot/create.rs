@@ -31,6 +31,9 @@ pub struct SlotSpec {
     pub temporary: bool,
     /// How long to wait for each transaction that has written and is still open.
     pub wait: Duration,
+    /// Bound of the whole creation; without one it is twice `wait` and a grace, for several
+    /// transactions may be waited for one after the other.
+    pub limit: Option<Duration>,
     /// OIDs of the tables and partition roots that will be copied; see [`SnapshotLease`].
     pub tables: Vec<u32>,
 }
@@ -39,7 +42,14 @@ impl SlotSpec {
     /// A permanent slot.
     pub fn new(name: impl Into<String>) -> Self {
         let wait = Duration::from_secs(60);
-        Self { name: name.into(), failover: false, temporary: false, wait, tables: Vec::new() }
+        Self {
+            name: name.into(),
+            failover: false,
+            temporary: false,
+            wait,
+            limit: None,
+            tables: Vec::new(),
+        }
     }
 }
 
@@ -130,9 +140,8 @@ impl Source {
     }
 }
 
-/// Several transactions may be waited for one after the other, each for `wait`.
 fn bound(spec: &SlotSpec) -> Duration {
-    spec.wait.saturating_mul(2).saturating_add(GRACE)
+    spec.limit.unwrap_or_else(|| spec.wait.saturating_mul(2).saturating_add(GRACE))
 }
 
 fn sqlstate(error: &Error) -> Option<&str> {
