@@ -51,7 +51,7 @@ impl VerifyPlan {
         let mut plan = VerifyPlan { compared: BTreeMap::new(), skipped: BTreeMap::new() };
         for (table, entry) in &manifest.tables {
             let is_wanted = wanted.contains(table);
-            if !is_wanted && !(wanted.is_empty() && entry.is_active()) {
+            if !(is_wanted || wanted.is_empty() && entry.is_active()) {
                 continue;
             }
             if let Some(reason) = standstill(entry) {

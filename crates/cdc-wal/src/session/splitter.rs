@@ -91,7 +91,7 @@ impl Splitter {
         }
         let length = frame_len(&self.buf[self.whole..]).ok().flatten();
         let missing = length.map_or(0, |length| length.saturating_sub(partial));
-        if spare < missing.min(READ_BYTES_MIN).max(1) {
+        if spare < missing.clamp(1, READ_BYTES_MIN) {
             // growing by doubling would leave half of a buffer unused that may stay for long
             let more = missing.min(partial).max(1);
             let mut exact = BytesMut::with_capacity(self.buf.len() + more);
