@@ -152,7 +152,7 @@ impl Cluster {
         };
         let config = format!(
             "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n\
-             wal_level = logical\nmax_replication_slots = 60\nmax_wal_senders = 60\n\
+             wal_level = logical\nmax_replication_slots = 200\nmax_wal_senders = 200\n\
              max_connections = 120\nfsync = off\nsynchronous_commit = off\n\
              full_page_writes = off\nmax_prepared_transactions = 4\n{tuned}{extra}\n",
             self.port,
