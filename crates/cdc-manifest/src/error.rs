@@ -172,6 +172,16 @@ pub enum Error {
         /// What the caller can do.
         hint: &'static str,
     },
+    /// Two writers changed the same field in ways that exclude each other.
+    #[error(
+        "two writers changed `{at}` of {key}; hint: make sure that only one daemon writes to this lake"
+    )]
+    Diverged {
+        /// The object's key.
+        key: &'static str,
+        /// Path of the field, joined by dots.
+        at: String,
+    },
     /// Somebody else changed the object first, every time.
     #[error("{key} was changed by somebody else {attempts} times in a row")]
     Contended {
@@ -207,7 +217,7 @@ impl Error {
             | Error::Inconsistent { .. } => ErrorKind::Corrupt,
             Error::Invariant { .. } => ErrorKind::Internal,
             Error::NotFound { .. } => ErrorKind::NotFound,
-            Error::Contended { .. } => ErrorKind::Conflict,
+            Error::Contended { .. } | Error::Diverged { .. } => ErrorKind::Conflict,
         }
     }
 

@@ -47,6 +47,9 @@ pub struct Live {
     pub buffer_bytes: u64,
     /// Age of the oldest open transaction on the source.
     pub oldest_xact_age_seconds: u64,
+    /// Manifest writes lost to another writer since the daemon began.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cas_conflicts: u64,
     /// The last error, without secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -89,11 +92,18 @@ pub struct LiveSlot {
     pub restart_lsn: Lsn,
     /// WAL that the source keeps for it.
     pub retained_wal_bytes: u64,
-    /// `wal_status`.
+    /// `wal_status`; `not found` where the source has no such slot.
     pub wal_status: String,
+    /// Whether the slot keeps more WAL than `guardrail.max_retained_wal_bytes`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guardrail_breached: bool,
     /// Fields unknown to this build.
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Live {

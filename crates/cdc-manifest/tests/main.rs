@@ -8,6 +8,7 @@ mod fixtures;
 mod kill;
 mod lake;
 mod manifest_store;
+mod merging;
 mod odd_names;
 mod refs;
 mod remote;

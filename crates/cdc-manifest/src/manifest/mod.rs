@@ -6,6 +6,7 @@
 
 mod gap;
 mod invariants;
+mod merge;
 mod reload;
 mod schema_entry;
 mod store;
