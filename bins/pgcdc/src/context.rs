@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use cdc_runtime::{Config, LogFlags, LogLevel, LoggingConfig, ProviderChoice, SourceUse};
-use cdc_wal::{Provider, Source, SourceOptions};
+use cdc_wal::{Connector, Endpoint, Provider, Source, SourceOptions};
 
 use crate::cli::Common;
 
@@ -52,7 +52,8 @@ impl Context {
     }
 }
 
-/// The source that a configuration names.
+/// The source that a configuration names. Its URL is substituted again, and its passfile read again,
+/// at every connection.
 pub(crate) fn source(config: &Config) -> Result<Source> {
     let postgres = config.source.as_ref().map(|source| &source.postgres);
     let provider = match postgres.map(|postgres| postgres.provider) {
@@ -62,7 +63,18 @@ pub(crate) fn source(config: &Config) -> Result<Source> {
         Some(ProviderChoice::Auto) | None => None,
     };
     let options = SourceOptions { provider, ..SourceOptions::default() };
-    Ok(Source::new(&config.source_url()?, options)?)
+    // what cannot be resolved or parsed now is an error of the configuration
+    endpoint(config)?;
+    let resolved = config.clone();
+    let max_conns = postgres.map_or(u32::MAX, |postgres| postgres.max_conns);
+    let connector = Connector::resolving(move || {
+        endpoint(&resolved).map_err(|error| cdc_wal::Error::Url { reason: format!("{error:#}") })
+    });
+    Ok(Source::from_connector(connector.with_max_sessions(max_conns), options))
+}
+
+fn endpoint(config: &Config) -> Result<Endpoint> {
+    Ok(Endpoint::parse(&config.source_url()?)?)
 }
 
 /// Runs a future on a runtime with all threads.

@@ -14,6 +14,10 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
+    pub(crate) fn failure(message: impl Into<String>) -> Self {
+        Self { code: ExitCode::Failure, message: message.into() }
+    }
+
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { code: ExitCode::Usage, message: message.into() }
     }
@@ -95,6 +99,11 @@ fn store_code(error: &cdc_manifest::Error, command: CommandKind) -> ExitCode {
         )
         | (Error::Object { .. }, ErrorKind::Denied) => ExitCode::Usage,
         (Error::Object { .. }, ErrorKind::Transient) if command == CommandKind::Operator => {
+            ExitCode::Usage
+        }
+        // the daemon refuses to start on files that somebody must restore first; a service manager
+        // does not try again
+        (_, ErrorKind::Invalid | ErrorKind::Corrupt) if command == CommandKind::Daemon => {
             ExitCode::Usage
         }
         (_, ErrorKind::Invalid) => ExitCode::Failure,

@@ -9,8 +9,9 @@ use cdc_governance::{RuleText, TableRules, TagPolicy};
 use cdc_iceberg::TableNaming;
 use cdc_manifest::RawRetention;
 use cdc_pipeline::{
-    Compression, DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, OnError,
-    RefSettings, ReplicationSettings, Streaming, TruncateMode, TypeSettings, VerifySettings,
+    BreakerSettings, Compression, DaemonSettings, Failover, FlushSettings, InitSettings,
+    LakeSettings, OnError, RefSettings, ReplicationSettings, Streaming, TruncateMode, TypeSettings,
+    VerifySettings,
 };
 use cdc_runtime as conf;
 use cdc_runtime::Config;
@@ -34,6 +35,7 @@ pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
     refuse_unsupported(config)?;
     let flush = &config.flush;
     let heartbeat = config.replication.heartbeat_interval_sec;
+    let guardrail = config.guardrail.max_retained_wal_bytes;
     Ok(DaemonSettings {
         lake: lake(config)?,
         replication: replication(config)?,
@@ -50,6 +52,11 @@ pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
         spool_bytes_max: config.limits.spool_bytes,
         live_interval: Duration::from_secs_f64(config.freshness.live_interval_sec),
         heartbeat_interval: (heartbeat > 0).then(|| Duration::from_secs(heartbeat)),
+        guardrail_bytes: (guardrail > 0).then_some(guardrail),
+        breaker: BreakerSettings {
+            threshold: flush.cas_breaker_threshold,
+            window: Duration::from_secs(flush.cas_breaker_window_sec),
+        },
     })
 }
 

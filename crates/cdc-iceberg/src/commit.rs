@@ -316,8 +316,7 @@ pub(crate) fn encode_metadata(ident: &TableIdent, metadata: &TableMetadata) -> R
 }
 
 fn check_generation(table: &Table, ours: u64) -> Result<()> {
-    let property = table.metadata.properties().get(GENERATION_PROPERTY);
-    match property.and_then(|text| text.parse::<u64>().ok()) {
+    match table.generation() {
         Some(found) if found > ours => {
             Err(Error::Fenced { table: table.ident.to_string(), found, ours })
         }

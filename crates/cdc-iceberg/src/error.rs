@@ -96,7 +96,7 @@ pub enum Error {
     #[error("namespace `{0}` is not in the catalog")]
     NoNamespace(String),
     /// The catalog does not have the table.
-    #[error("table `{0}` is not in the catalog")]
+    #[error("table `{0}` is not in the catalog; hint: run `pgcdc catalog register`")]
     NoTable(crate::TableIdent),
     /// The catalog has the table already.
     #[error("table `{0}` is in the catalog already")]

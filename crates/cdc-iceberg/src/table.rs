@@ -7,6 +7,7 @@ use cdc_core::Lsn;
 use iceberg::spec::{MAIN_BRANCH, SnapshotRef, TableMetadata};
 use uuid::Uuid;
 
+use crate::first_metadata::GENERATION_PROPERTY;
 use crate::{TableIdent, stamp};
 
 /// The branch a commit goes to.
@@ -62,6 +63,11 @@ impl Table {
     /// The newest `pgcdc.lsn-to` of a branch. A batch that does not reach beyond it is in the table.
     pub fn newest_lsn_to(&self, branch: Branch) -> Option<Lsn> {
         stamp::newest_lsn_to(&self.metadata, self.head_id(branch))
+    }
+
+    /// The generation in the table's properties: daemons of a lower one cannot commit.
+    pub fn generation(&self) -> Option<u64> {
+        self.metadata.properties().get(GENERATION_PROPERTY)?.parse().ok()
     }
 
     /// Rows of a branch that are live: those of its data files less the deleted positions, as its

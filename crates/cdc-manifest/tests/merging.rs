@@ -16,6 +16,8 @@ fn gap(from: u64) -> Gap {
         lsn_from: Lsn(from),
         lsn_to: Lsn(from + 1),
         reason: "test".into(),
+        epoch_from: None,
+        epoch_to: None,
         extra: Default::default(),
     }
 }

@@ -6,7 +6,8 @@
 //!                                                 └> manifest.json by CAS ─> refs ─> FlushReceipt
 //! ```
 //! Every step may be repeated with the same batch: a table that covers the batch is left alone, and
-//! a manifest that already names it counts as committed.
+//! a manifest that already names it counts as committed. A manifest that somebody else wrote in
+//! between is merged with, see [`Manifest::merge`]; one of a higher generation ends this daemon.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,13 +17,14 @@ use cdc_iceberg::{
     Branch, CommitKind, CommitOutcome, DataFile, PositionDeletes, Remove, Stamp, TableChange,
     TablePair, changes_schema, current_schema, data_file_from_parquet, write_position_deletes,
 };
-use cdc_manifest::{Manifest, Swap, TableEntry, Versioned};
+use cdc_manifest::{Manifest, TableEntry, Versioned};
 use cdc_sink::{DeltaOutput, EncodedFile};
 use chrono::{DateTime, TimeZone, Utc};
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use uuid::Uuid;
 
 use crate::control::VerifiedRecord;
+use crate::fence::{Fence, fenced};
 use crate::lake::Lake;
 use crate::quarantine::Stop;
 use crate::refs::advance_refs;
@@ -81,6 +83,7 @@ pub(crate) struct CommittedTable {
 /// The committed state of the lake, and the one who moves it.
 pub(crate) struct CommitState {
     pub(crate) lake: Lake,
+    pub(crate) fence: Fence,
     pub(crate) manifest: Versioned<Manifest>,
     pub(crate) tables: BTreeMap<TableName, CommittedTable>,
     pub(crate) refs: RefSettings,
@@ -95,18 +98,14 @@ impl CommitState {
         deltas: &[DeltaOutput],
         stops: &[Stop],
     ) -> Result<FlushReceipt, Error> {
+        self.check_generation().await?;
+        let tables = deltas.iter().map(|delta| &delta.table);
+        self.fence_tables(tables).await?;
         let this = &*self;
         let publishing: Vec<_> =
             deltas.iter().map(|delta| this.publish(name, delta).boxed()).collect();
-        let published: Vec<(TableName, TablePair)> = stream::iter(publishing)
-            .buffer_unordered(self.parallel_workers.max(1))
-            .try_collect()
-            .await?;
-        for (table, pair) in published {
-            if let Some(committed) = self.tables.get_mut(&table) {
-                committed.pair = pair;
-            }
-        }
+        let published = self.side_by_side(publishing).await;
+        self.keep(published)?;
         if self.manifest.value.batch_id != name.id.to_string() {
             let next = self.next_manifest(name, deltas, stops);
             self.swap_manifest(next).await?;
@@ -138,12 +137,40 @@ impl CommitState {
         Ok(self.receipt())
     }
 
-    /// Raises the generation: from now on an older daemon's commit fails.
-    pub(crate) async fn raise_generation(&mut self) -> Result<(), Error> {
+    /// Notes that the source goes on on another timeline, which holds everything that is held here.
+    pub(crate) async fn set_timeline(&mut self, timeline: u32) -> Result<(), Error> {
         let mut next = self.manifest.value.clone();
-        next.generation += 1;
+        next.source.timeline = timeline;
         next.updated_at = self.lake.clock.now();
         self.swap_manifest(next).await
+    }
+
+    /// Runs work on several tables side by side, each to its end: what one did is not undone by
+    /// the failure of another.
+    pub(crate) async fn side_by_side<T>(
+        &self,
+        work: Vec<futures::future::BoxFuture<'_, Result<T, Error>>>,
+    ) -> Vec<Result<T, Error>> {
+        stream::iter(work).buffer_unordered(self.parallel_workers.max(1)).collect().await
+    }
+
+    /// Takes note of what was committed to tables; the first error of the others comes after that.
+    pub(crate) fn keep(
+        &mut self,
+        published: Vec<Result<(TableName, TablePair), Error>>,
+    ) -> Result<(), Error> {
+        let mut failed = None;
+        for outcome in published {
+            match outcome {
+                Ok((table, pair)) => {
+                    if let Some(committed) = self.tables.get_mut(&table) {
+                        committed.pair = pair;
+                    }
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     fn receipt(&self) -> FlushReceipt {
@@ -192,7 +219,7 @@ impl CommitState {
     }
 
     /// Waits for certainty: an unknown outcome is read back before anything else happens.
-    async fn settle(
+    pub(crate) async fn settle(
         &self,
         table: &TableName,
         outcome: cdc_iceberg::Result<CommitOutcome>,
@@ -201,8 +228,12 @@ impl CommitState {
         loop {
             match outcome {
                 CommitOutcome::Committed(committed) => return Ok(committed),
-                CommitOutcome::NotCommitted(_) => {
-                    return Err(Error::ForeignCommit { table: table.clone() });
+                CommitOutcome::NotCommitted(conflict) => {
+                    let (found, ours) = (conflict.current, self.fence.generation);
+                    return Err(match found.generation() {
+                        Some(higher) if higher > ours => fenced(&self.lake, higher, ours).await,
+                        _ => Error::ForeignCommit { table: table.clone(), found: Box::new(found) },
+                    });
                 }
                 CommitOutcome::Unknown(unresolved) => {
                     let resolved = self.lake.tables.resolve(&unresolved).await;
@@ -223,7 +254,7 @@ impl CommitState {
             lsn_to: name.lsn_to,
             commit_ts: Some(name.commit_ts()),
             batch_id: name.id,
-            generation: self.manifest.value.generation,
+            generation: self.fence.generation,
         }
     }
 
@@ -281,32 +312,6 @@ impl CommitState {
         }
         quarantine::record(&mut next, stops, &self.manifest.value);
         next
-    }
-
-    async fn swap_manifest(&mut self, mut next: Manifest) -> Result<(), Error> {
-        next.stretch_gaps();
-        match self.lake.manifests.commit(&self.manifest, &next).await? {
-            Swap::Stored(version) => {
-                self.manifest = Versioned { value: next, version };
-                Ok(())
-            }
-            Swap::Conflict => self.conflict(next).await,
-            Swap::Unknown(error) => Err(error.into()),
-        }
-    }
-
-    /// Somebody else's manifest stands there. Ours may be below it; a higher generation fences us.
-    async fn conflict(&mut self, next: Manifest) -> Result<(), Error> {
-        let found = self.lake.manifests.require().await?;
-        tracing::warn!(epoch = next.epoch.0, "manifest conflict");
-        let is_ours = found.value.batch_id == next.batch_id
-            && found.value.generation == next.generation
-            && found.value.covered_lsn >= next.covered_lsn;
-        if !is_ours {
-            return Err(Error::ManifestConflict);
-        }
-        self.manifest = found;
-        Ok(())
     }
 }
 

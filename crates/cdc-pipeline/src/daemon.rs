@@ -1,6 +1,13 @@
 //! `start`: one process, one lease, and sessions of the ingest loop until it is told to stop.
+//!
+//! ```text
+//! session: read manifest and tables ─> open the stream (is it still our source?) ─> raise the
+//!          generation (once) ─> complete changelogs ─> lanes ─> ingest
+//! ```
+//! Nothing is written before the source was found to be the one that the lake belongs to.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cdc_core::{ErrorKind, Lsn};
 use cdc_manifest::{LiveState, Manifest};
@@ -13,17 +20,20 @@ use crate::Error;
 use crate::batch::reconnect_delay;
 use crate::commit::CommitState;
 use crate::control::{ASKS_WAITING_MAX, Ask, ControlServer};
+use crate::fence::{Breaker, Fence, fenced, raise_generation};
 use crate::ingest::{Ingest, Start};
 use crate::lake::Lake;
 use crate::lanes::Lanes;
-use crate::lease::Lease;
+use crate::lease::{Lease, host};
 use crate::live::{LiveFacts, LiveWriter};
 use crate::open_lane::LaneOpener;
-use crate::recover::{committed_state, furthest_beyond};
+use crate::recover::{committed_state, complete_changelogs, furthest_beyond};
 use crate::settings::DaemonSettings;
 
 /// Reconnects without progress before the daemon gives up.
 const RECONNECTS_MAX: u32 = 10;
+/// A stream that lasted this long counts as progress, also where an idle source moved nothing.
+const PROGRESS_AFTER: Duration = Duration::from_secs(60);
 /// Bytes between the WAL reader and the ingest loop, at most this part of the byte budget.
 const STREAM_BUFFER_PART: usize = 8;
 /// Lower bound of the same.
@@ -47,14 +57,10 @@ pub async fn run(
             root: lake.store.location().root().to_owned(),
         })?;
     check_source_names(settings, &manifest.value)?;
-    let mut state =
-        committed_state(lake.clone(), manifest, settings.refs, settings.flush.parallel_workers)
-            .await?;
-    state.raise_generation().await?;
     let (asks_in, asks) = mpsc::channel(ASKS_WAITING_MAX);
     let control = ControlServer::open(&settings.lake.state_dir, asks_in)?;
-    let facts = first_facts(&state.manifest.value);
-    let (live, live_facts) = watch::channel(facts);
+    let breaker = Arc::new(Breaker::new(settings.breaker));
+    let (live, live_facts) = watch::channel(first_facts(&manifest.value));
     let live_stop = CancellationToken::new();
     let writer = LiveWriter {
         lake: lake.clone(),
@@ -63,15 +69,22 @@ pub async fn run(
         instance: instance(),
         interval: settings.live_interval,
         heartbeat_interval: settings.heartbeat_interval,
+        guardrail_bytes: settings.guardrail_bytes,
+        breaker: Arc::clone(&breaker),
         facts: live_facts,
     };
     let writer = tokio::spawn(writer.run(live_stop.clone()));
     let control = tokio::spawn(control.run(live_stop.clone()));
     let mut ends = Ends { live, asks };
-    let result = sessions(settings, source, lake, state, stop, &mut ends).await;
+    let mut daemon = Daemon { settings, source, lake, breaker, stop, fence: None };
+    let result = daemon.sessions(&mut ends).await;
+    if let Err(error) = &result {
+        tell_end(settings, error);
+    }
     ends.live.send_modify(|facts| {
         facts.state = if result.is_ok() { LiveState::Stopped } else { LiveState::Failed };
         facts.last_error = result.as_ref().err().map(|error| cdc_core::chain(error));
+        facts.is_alone |= result.as_ref().err().is_some_and(|error| !is_slot_busy(error));
     });
     live_stop.cancel();
     writer.await.map_err(|source| Error::Worker { task: "live.json", source })?;
@@ -85,73 +98,193 @@ struct Ends {
     asks: mpsc::Receiver<Ask>,
 }
 
-/// One session after the other; each starts from what is durable.
-async fn sessions(
-    settings: &DaemonSettings,
-    source: &Source,
-    lake: Lake,
-    first: CommitState,
-    stop: &CancellationToken,
-    ends: &mut Ends,
-) -> Result<(), Error> {
-    let mut ready = Some(first);
-    let mut pace = Pace::default();
-    loop {
-        let one = async {
-            let state = match ready.take() {
-                Some(state) => state,
-                None => tokio::select! {
-                    state = reload(settings, &lake) => state?,
-                    () = stop.cancelled() => return Ok(()),
-                },
-            };
-            pace.reached(state.manifest.value.covered_lsn);
-            session(settings, source, state, stop, ends).await
-        };
-        let error = match one.await {
-            Ok(()) => return Ok(()),
-            Err(error) if !is_retried(&error) => return Err(error),
-            Err(error @ Error::DrainTimeout { .. }) => return Err(error),
-            Err(error) => error,
-        };
-        if stop.is_cancelled() {
-            // what was not flushed is replayed at the next start
-            tracing::warn!(error = cdc_core::chain(&error), "source lost while draining");
-            return Ok(());
+/// The records that runbooks are keyed on, before the last word of the process.
+fn tell_end(settings: &DaemonSettings, error: &Error) {
+    let slot = settings.replication.slot.as_str();
+    let text = cdc_core::chain(error);
+    match error {
+        Error::BreakerTripped { .. } => {
+            tracing::error!(runbook = "manifest-conflicts", error = text, "cas breaker tripped");
         }
-        let (error, delay) = pace.after(error)?;
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(
-            attempt = pace.attempts,
-            delay_ms,
-            error = cdc_core::chain(&error),
-            "reconnecting"
-        );
-        ends.live.send_modify(|facts| {
-            facts.state = LiveState::Starting;
-            facts.last_error = Some(cdc_core::chain(&error));
-        });
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = stop.cancelled() => return Ok(()),
+        _ if error.kind() == ErrorKind::Gap => {
+            tracing::error!(runbook = "slot-gap", slot, error = text, "gap detected");
         }
+        _ => {}
     }
 }
 
-/// Whether another session may do better. A server that refuses connections may be restarting.
+/// What all sessions of one process share.
+struct Daemon<'d> {
+    settings: &'d DaemonSettings,
+    source: &'d Source,
+    lake: Lake,
+    breaker: Arc<Breaker>,
+    stop: &'d CancellationToken,
+    /// Raised by the first session whose stream could be opened.
+    fence: Option<Fence>,
+}
+
+impl Daemon<'_> {
+    /// One session after the other; each starts from what is durable.
+    async fn sessions(&mut self, ends: &mut Ends) -> Result<(), Error> {
+        let mut pace = Pace::default();
+        loop {
+            let began = Instant::now();
+            let error = match self.session(&mut pace, ends).await {
+                Ok(()) => return Ok(()),
+                Err(error) if !is_retried(&error) => return Err(error),
+                Err(error @ Error::DrainTimeout { .. }) => return Err(error),
+                Err(error) => error,
+            };
+            if self.stop.is_cancelled() {
+                // what was not flushed is replayed at the next start
+                tracing::warn!(error = cdc_core::chain(&error), "source lost while draining");
+                return Ok(());
+            }
+            let has_streamed = ends.live.borrow().state == LiveState::Streaming;
+            if has_streamed && began.elapsed() >= PROGRESS_AFTER {
+                pace.progressed();
+            }
+            let (error, delay) = pace.after(error)?;
+            let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(
+                attempt = pace.attempts,
+                delay_ms,
+                error = cdc_core::chain(&error),
+                "reconnecting"
+            );
+            ends.live.send_modify(|facts| {
+                facts.state = LiveState::Starting;
+                facts.last_error = Some(cdc_core::chain(&error));
+                facts.is_alone |= !is_slot_busy(&error);
+            });
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn session(&mut self, pace: &mut Pace, ends: &mut Ends) -> Result<(), Error> {
+        let mut state = tokio::select! {
+            state = self.load() => state?,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        pace.reached(state.manifest.value.covered_lsn);
+        let stream = tokio::select! {
+            stream = self.open(&state) => stream?,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        if self.fence.is_none() {
+            self.take_over(&mut state).await?;
+        }
+        if stream.timeline() != state.manifest.value.source.timeline {
+            state.set_timeline(stream.timeline()).await?;
+        }
+        complete_changelogs(&mut state).await?;
+        let (settings, manifest) = (self.settings, &state.manifest.value);
+        let (slot, lsn) = (&manifest.source.slot, manifest.covered_lsn);
+        tracing::info!(slot, %lsn, "streaming started");
+        ends.live.send_modify(|facts| {
+            facts.state = LiveState::Streaming;
+            facts.generation = state.fence.generation;
+            facts.last_error = None;
+            facts.is_alone = true;
+        });
+        let opener = LaneOpener {
+            lake: state.lake.clone(),
+            lake_id: manifest.lake_id.clone(),
+            state_dir: settings.lake.state_dir.clone(),
+            policy: settings.replication.types.policy.unrepresentable,
+            compression: settings.lake.compression,
+            buffer_bytes_max: settings.buffer_bytes_max,
+        };
+        let catch_up = furthest_beyond(&state);
+        if let Some(furthest) = catch_up {
+            let (commit_lsn, furthest) = (manifest.commit_lsn, furthest.lsn);
+            tracing::info!(%commit_lsn, %furthest, "tables stand ahead of the manifest");
+        }
+        let lanes = Lanes::new(opener, settings.replication.types.on_error, &state);
+        let start = Start { stream, state, lanes, catch_up };
+        let ingest = Ingest::new(settings, start, self.stop.clone(), ends.live.clone())
+            .answering(&mut ends.asks);
+        let drain_timeout = settings.flush.drain_timeout;
+        tokio::select! {
+            ended = ingest.run() => ended,
+            () = deadline(self.stop, drain_timeout) => {
+                Err(Error::DrainTimeout { seconds: drain_timeout.as_secs() })
+            }
+        }
+    }
+
+    /// The lake as it is, read only.
+    async fn load(&self) -> Result<CommitState, Error> {
+        let manifest = self.lake.manifests.require().await?;
+        let found = manifest.value.generation;
+        let fence = match &self.fence {
+            Some(fence) if found > fence.generation => {
+                return Err(fenced(&self.lake, found, fence.generation).await);
+            }
+            Some(fence) => fence.clone(),
+            None => Fence { generation: found, breaker: Arc::clone(&self.breaker) },
+        };
+        let (refs, workers) = (self.settings.refs, self.settings.flush.parallel_workers);
+        committed_state(self.lake.clone(), fence, manifest, refs, workers).await
+    }
+
+    /// Opens the stream where the manifest stands; refused if that would lose anything.
+    async fn open(&self, state: &CommitState) -> Result<WalStream, Error> {
+        let manifest = &state.manifest.value;
+        let at = ResumePoint {
+            system_id: manifest.source.system_identifier,
+            timeline: manifest.source.timeline,
+            slot: manifest.source.slot.clone(),
+            lsn: manifest.covered_lsn,
+        };
+        let mut options = StreamOptions::new(&manifest.source.publication);
+        options.held = furthest_beyond(state).map_or(Lsn::ZERO, |furthest| furthest.lsn);
+        options.buffer_bytes = options
+            .buffer_bytes
+            .min(self.settings.buffer_bytes_max / STREAM_BUFFER_PART)
+            .max(STREAM_BUFFER_BYTES_MIN);
+        options.spool = crate::spool::options(self.settings)?;
+        Ok(WalStream::open(self.source.connector(), at, options).await?)
+    }
+
+    /// Raises the generation: from now on a daemon of an older one cannot commit. That the slot is
+    /// ours by now does not keep one from it that holds changes it received before.
+    async fn take_over(&mut self, state: &mut CommitState) -> Result<(), Error> {
+        let before = (state.manifest.value.epoch, state.manifest.value.covered_lsn);
+        let (manifest, fence) =
+            raise_generation(&self.lake, state.manifest.clone(), &self.breaker).await?;
+        self.fence = Some(fence.clone());
+        if (manifest.value.epoch, manifest.value.covered_lsn) != before {
+            return Err(Error::LakeMoved);
+        }
+        state.fence = fence;
+        state.manifest = manifest;
+        Ok(())
+    }
+}
+
+/// Whether another session may do better. A server that refuses connections may be restarting, and
+/// while a failover is under way no host is the primary.
 fn is_retried(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Transient => true,
         ErrorKind::Unreachable => matches!(error, Error::Source(_)),
-        _ => false,
+        _ => {
+            matches!(error, Error::Source(source) if matches!(**source, cdc_wal::Error::NoSuitableHost { .. }))
+        }
     }
 }
 
-/// The committed state anew, from what is durable.
-async fn reload(settings: &DaemonSettings, lake: &Lake) -> Result<CommitState, Error> {
-    let manifest = lake.manifests.require().await?;
-    let workers = settings.flush.parallel_workers;
-    committed_state(lake.clone(), manifest, settings.refs, workers).await
+/// Whether somebody else reads the slot, most likely another daemon on this lake.
+fn is_slot_busy(error: &Error) -> bool {
+    let (Error::Source(source) | Error::ReconnectsExhausted { source, .. }) = error else {
+        return false;
+    };
+    matches!(**source, cdc_wal::Error::SlotBusy { .. })
 }
 
 /// How sessions follow each other. A source that is away is given up after
@@ -173,6 +306,11 @@ impl Pace {
         }
     }
 
+    /// What was achieved is not seen in a position.
+    fn progressed(&mut self) {
+        *self = Self { covered: self.covered, ..Self::default() };
+    }
+
     /// The error to report and the delay before the next session, or why there is none.
     fn after(&mut self, error: Error) -> Result<(Error, Duration), Error> {
         let is_of_source = matches!(error, Error::Source(_) | Error::StreamEnded);
@@ -188,57 +326,6 @@ impl Pace {
         self.attempts = self.attempts.saturating_add(1);
         self.of_source += u32::from(is_of_source);
         Ok((error, delay))
-    }
-}
-
-async fn session(
-    settings: &DaemonSettings,
-    source: &Source,
-    state: CommitState,
-    stop: &CancellationToken,
-    ends: &mut Ends,
-) -> Result<(), Error> {
-    let manifest = &state.manifest.value;
-    let at = ResumePoint {
-        system_id: manifest.source.system_identifier,
-        timeline: manifest.source.timeline,
-        slot: manifest.source.slot.clone(),
-        lsn: manifest.covered_lsn,
-    };
-    let mut options = StreamOptions::new(&manifest.source.publication);
-    options.buffer_bytes = options
-        .buffer_bytes
-        .min(settings.buffer_bytes_max / STREAM_BUFFER_PART)
-        .max(STREAM_BUFFER_BYTES_MIN);
-    options.spool = crate::spool::options(settings)?;
-    let stream = tokio::select! {
-        stream = WalStream::open(source.connector(), at, options) => stream?,
-        () = stop.cancelled() => return Ok(()),
-    };
-    tracing::info!(slot = manifest.source.slot, lsn = %manifest.covered_lsn, "streaming started");
-    ends.live.send_modify(|facts| {
-        facts.state = LiveState::Streaming;
-        facts.last_error = None;
-    });
-    let opener = LaneOpener {
-        lake: state.lake.clone(),
-        lake_id: manifest.lake_id.clone(),
-        state_dir: settings.lake.state_dir.clone(),
-        policy: settings.replication.types.policy.unrepresentable,
-        compression: settings.lake.compression,
-        buffer_bytes_max: settings.buffer_bytes_max,
-    };
-    let catch_up = furthest_beyond(&state);
-    let lanes = Lanes::new(opener, settings.replication.types.on_error, &state);
-    let start = Start { stream, state, lanes, catch_up };
-    let ingest =
-        Ingest::new(settings, start, stop.clone(), ends.live.clone()).answering(&mut ends.asks);
-    let drain_timeout = settings.flush.drain_timeout;
-    tokio::select! {
-        ended = ingest.run() => ended,
-        () = deadline(stop, drain_timeout) => {
-            Err(Error::DrainTimeout { seconds: drain_timeout.as_secs() })
-        }
     }
 }
 
@@ -286,12 +373,13 @@ fn first_facts(manifest: &Manifest) -> LiveFacts {
         buffer_events: 0,
         buffer_bytes: 0,
         last_error: None,
+        is_alone: false,
     }
 }
 
-/// Tells this daemon from others: process and start.
+/// Tells this daemon from others: host, process and start.
 fn instance() -> String {
-    format!("{}-{}", std::process::id(), &Uuid::now_v7().to_string()[..8])
+    format!("{}-{}-{}", host(), std::process::id(), &Uuid::now_v7().to_string()[..8])
 }
 
 /// A number in 0–1 that differs between daemons; no secret depends on it.

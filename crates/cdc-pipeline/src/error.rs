@@ -235,6 +235,41 @@ pub enum Error {
     ForeignCommit {
         /// The table.
         table: TableName,
+        /// The Iceberg table as it stands.
+        found: Box<cdc_iceberg::Table>,
+    },
+    /// A table was committed to while this daemon took the lake over. The next session begins with
+    /// what is there.
+    #[error("table {table} was committed to while this daemon took over")]
+    TableMoved {
+        /// The table.
+        table: TableName,
+    },
+    /// The manifest moved between its reading and the opening of the stream. The next session
+    /// begins with what is there.
+    #[error("manifest.json moved while the stream was opened")]
+    LakeMoved,
+    /// Another daemon took the lake over.
+    #[error(
+        "{holder} took this lake over with generation {found}, this process is generation {ours}; hint: only one daemon may write to a lake, stop one of the two"
+    )]
+    Fenced {
+        /// The generation found.
+        found: u64,
+        /// The generation of this process.
+        ours: u64,
+        /// Who has the higher one.
+        holder: String,
+    },
+    /// Other writers changed the manifest too often.
+    #[error(
+        "cas breaker tripped: another writer changed manifest.json {conflicts} times within {seconds} s; hint: two daemons write to this lake, stop one of them; see `flush.cas_breaker_threshold`"
+    )]
+    BreakerTripped {
+        /// Conflicts in the window.
+        conflicts: u32,
+        /// The window.
+        seconds: u64,
     },
     /// A commit may or may not have happened, and reading back gave no answer.
     #[error("the outcome of a commit on table {table} could not be found out")]
@@ -348,9 +383,11 @@ impl Error {
             Error::UnknownTable { .. } => ErrorKind::NotFound,
             Error::Refused { .. } | Error::NoAnswer | Error::Behind { .. } => ErrorKind::Transient,
             Error::VerifyTimeout { .. } | Error::VerifyStopped => ErrorKind::Transient,
-            Error::Leased { .. } | Error::ManifestConflict | Error::DaemonRunning => {
-                ErrorKind::Conflict
-            }
+            Error::Leased { .. }
+            | Error::ManifestConflict
+            | Error::Fenced { .. }
+            | Error::BreakerTripped { .. }
+            | Error::DaemonRunning => ErrorKind::Conflict,
             Error::NotInitialised { .. } => ErrorKind::NotFound,
             Error::Gap { .. } => ErrorKind::Gap,
             Error::BadManifest { .. } => ErrorKind::Corrupt,
@@ -358,6 +395,8 @@ impl Error {
             | Error::ManifestUnknown
             | Error::DrainTimeout { .. }
             | Error::OutcomeUnknown { .. }
+            | Error::TableMoved { .. }
+            | Error::LakeMoved
             | Error::StreamEnded => ErrorKind::Transient,
             Error::ForeignCommit { .. } => ErrorKind::Conflict,
             Error::Worker { .. } | Error::NotEncoded { .. } | Error::OutsideTransaction { .. } => {

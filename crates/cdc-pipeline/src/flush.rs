@@ -136,7 +136,9 @@ impl Patience {
         self.tries = self.tries.saturating_add(1);
         let (epoch, tries) = (self.epoch.0, self.tries);
         tracing::error!(epoch, tries, error = cdc_core::chain(&error), "flush failed");
-        if error.kind() != ErrorKind::Transient {
+        // a table that moved is read anew by the next session only
+        let is_passing = error.kind() == ErrorKind::Transient;
+        if !is_passing || matches!(error, Error::TableMoved { .. }) {
             return Err(error);
         }
         let delay = RETRY_DELAY.saturating_mul(1 << tries.min(16));

@@ -28,6 +28,7 @@ use crate::cut::{CutState, grant};
 use crate::flush::{FlushJob, Flushed};
 use crate::lanes::Lanes;
 use crate::live::LiveFacts;
+use crate::recover::CatchUp;
 use crate::settings::{DaemonSettings, TruncateMode};
 use crate::{Error, quarantine};
 
@@ -57,7 +58,7 @@ pub(crate) struct Ingest<'s> {
     last_cover: Option<Instant>,
     /// The furthest position that some table reached beyond the manifest before a crash. The first
     /// cut is not below it.
-    catch_up: Option<Lsn>,
+    catch_up: Option<CatchUp>,
     epoch: Epoch,
     stop: CancellationToken,
     draining: bool,
@@ -105,7 +106,7 @@ pub(crate) struct Start {
     pub(crate) stream: WalStream,
     pub(crate) state: CommitState,
     pub(crate) lanes: Lanes,
-    pub(crate) catch_up: Option<Lsn>,
+    pub(crate) catch_up: Option<CatchUp>,
 }
 
 impl<'s> Ingest<'s> {
@@ -202,12 +203,12 @@ impl<'s> Ingest<'s> {
     }
 
     /// Intake stops while a flush runs and half of the byte budget has gathered behind it, while
-    /// somebody holds it, and in a drain once no transaction is open.
+    /// somebody holds it, and in a drain once no transaction is open and the batch can be cut.
     fn takes_blocks(&self) -> bool {
         let is_full =
             self.flush.is_some() && self.batch.bytes >= self.settings.buffer_bytes_max / 2;
-        let is_drained = self.draining && self.transaction.is_none();
-        !is_full && !is_drained && !self.cut.is_held()
+        let is_cuttable = self.transaction.is_none() && !self.must_catch_up();
+        !is_full && !(self.draining && is_cuttable) && !self.cut.is_held()
     }
 
     /// When the batch is to be flushed; `None` while it cannot be.
@@ -223,7 +224,7 @@ impl<'s> Ingest<'s> {
     }
 
     fn must_catch_up(&self) -> bool {
-        self.catch_up.is_some_and(|furthest| self.batch.lsn_to < furthest)
+        self.catch_up.is_some_and(|furthest| self.batch.lsn_to < furthest.lsn)
     }
 
     async fn apply(&mut self, action: Action) -> Result<(), Error> {
@@ -272,6 +273,7 @@ impl<'s> Ingest<'s> {
             match event {
                 Event::Begin { final_lsn, commit_micros, xid } => {
                     self.idle = None;
+                    self.caught_up_by(final_lsn);
                     self.close_at_cut(final_lsn).await?;
                     now = Instant::now();
                     self.transaction = Some(Transaction { final_lsn, commit_micros, xid, seq: 0 });
@@ -290,8 +292,10 @@ impl<'s> Ingest<'s> {
                     self.flush_if_due().await?;
                 }
                 Event::Idle(mark) => {
+                    self.caught_up_by(mark.wal_end);
                     self.idle = Some(mark);
                     self.close_at_cut(mark.wal_end).await?;
+                    self.flush_if_due().await?;
                 }
                 _ => {}
             }
@@ -363,8 +367,20 @@ impl<'s> Ingest<'s> {
         self.token = Some(commit.token());
     }
 
+    /// Nothing of ours below `reached` is to come any more: where the tables stand is a cut, even
+    /// if the transaction that brought them there is not sent again.
+    fn caught_up_by(&mut self, reached: Lsn) {
+        if let Some(furthest) = self.catch_up
+            && self.transaction.is_none()
+            && self.batch.lsn_to < furthest.lsn
+            && reached >= furthest.lsn
+        {
+            self.batch.commit(furthest.lsn, furthest.commit_micros);
+        }
+    }
+
     async fn flush_if_due(&mut self) -> Result<(), Error> {
-        let caught_up = self.catch_up.is_some_and(|furthest| self.batch.lsn_to >= furthest);
+        let caught_up = self.catch_up.is_some_and(|furthest| self.batch.lsn_to >= furthest.lsn);
         let is_free = self.flush.is_none() && self.transaction.is_none();
         let is_due = self.flush_due_at().is_some_and(|due| due <= Instant::now());
         if !(is_free && (is_due || caught_up)) {

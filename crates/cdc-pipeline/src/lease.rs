@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use cdc_core::{Clock, SystemClock, rfc3339};
 use fs4::fs_std::FileExt;
 
 use crate::Error;
@@ -29,7 +30,9 @@ impl Lease {
         let write = || -> std::io::Result<()> {
             file.set_len(0)?;
             file.seek(SeekFrom::Start(0))?;
-            writeln!(file, "pid {}", std::process::id())
+            let (host, pid) = (host(), std::process::id());
+            writeln!(file, "host {host}, pid {pid}, since {}", rfc3339(SystemClock.now()))?;
+            file.sync_data()
         };
         let mut write = write;
         write().map_err(|source| Error::state(&path, source))?;
@@ -41,6 +44,13 @@ impl Lease {
         let path = lock_path(state_dir);
         path.exists() && matches!(open(&path).map(|file| file.try_lock_exclusive()), Ok(Ok(false)))
     }
+}
+
+/// The name of this machine, as far as the system tells.
+pub(crate) fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    name.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn lock_path(state_dir: &Path) -> PathBuf {
@@ -67,7 +77,8 @@ mod tests {
         let lease = Lease::take(dir.path()).unwrap();
         assert!(Lease::is_held(dir.path()));
         let error = Lease::take(dir.path()).unwrap_err().to_string();
-        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        let holder = format!("host {}, pid {}, since 20", host(), std::process::id());
+        assert!(error.contains(&holder), "{error}");
         drop(lease);
         assert!(!Lease::is_held(dir.path()));
         Lease::take(dir.path()).unwrap();

@@ -10,11 +10,15 @@
 
 mod batch;
 mod commit;
+#[cfg(test)]
+mod commit_tests;
 mod control;
 mod copy;
 mod cut;
 mod daemon;
 mod error;
+mod fence;
+mod fence_tables;
 mod flush;
 mod ingest;
 mod init;
@@ -23,12 +27,14 @@ mod lake;
 mod lanes;
 mod lease;
 mod live;
+mod manifest_swap;
 mod open_lane;
 mod plan;
 mod preflight;
 mod quarantine;
 mod recover;
 mod refs;
+mod register;
 mod settings;
 mod spool;
 mod status;
@@ -40,9 +46,11 @@ pub use cdc_sink::FileCompression as Compression;
 pub use copy::InitProgress;
 pub use daemon::run;
 pub use error::Error;
+pub use fence::BreakerSettings;
 pub use init::{InitReport, init};
 pub use lease::Lease;
 pub use preflight::preflight;
+pub use register::{Registered, register};
 pub use settings::{
     DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, OnError, RefSettings,
     ReplicationSettings, Streaming, TruncateMode, TypeSettings,

@@ -3,15 +3,17 @@
 //! A control session of its own asks the source for the slot; it never holds up the ingest loop, and
 //! while it is away the file keeps the last known slot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cdc_core::{Epoch, Lsn};
 use cdc_manifest::{LIVE_VERSION, Live, LiveSlot, LiveState};
-use cdc_wal::{Control, Source};
+use cdc_wal::{Control, SlotState, Source};
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::fence::Breaker;
 use crate::lake::Lake;
 
 /// Longest time one question to the source may take.
@@ -34,6 +36,8 @@ pub(crate) struct LiveFacts {
     pub(crate) buffer_events: u64,
     pub(crate) buffer_bytes: usize,
     pub(crate) last_error: Option<String>,
+    /// Whether no other daemon reads the slot. Until that is known the file may be its words.
+    pub(crate) is_alone: bool,
 }
 
 /// Writes the file until the daemon stops, and once more then.
@@ -44,25 +48,36 @@ pub(crate) struct LiveWriter {
     pub(crate) instance: String,
     pub(crate) interval: Duration,
     pub(crate) heartbeat_interval: Option<Duration>,
+    pub(crate) guardrail_bytes: Option<u64>,
+    pub(crate) breaker: Arc<Breaker>,
     pub(crate) facts: watch::Receiver<LiveFacts>,
+}
+
+/// What the source answered last.
+struct Seen {
+    slot: LiveSlot,
+    oldest_xact_age_seconds: u64,
 }
 
 impl LiveWriter {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut control = None;
-        let mut slot = unknown_slot(&self.slot);
+        let mut seen = Seen { slot: unknown_slot(&self.slot), oldest_xact_age_seconds: 0 };
         let mut last_heartbeat = std::time::Instant::now();
         let mut known_state = self.facts.borrow().state;
         loop {
-            if let Some(found) = self.ask(&mut control).await {
-                slot = found;
+            if let Some(mut found) = self.ask(&mut control).await {
+                found.slot.guardrail_breached = self.watch_guardrail(&seen.slot, &found.slot);
+                seen = found;
             }
-            if self.heartbeat_interval.is_some_and(|interval| last_heartbeat.elapsed() >= interval)
-            {
+            // a source that is not known to be ours gets no message
+            let is_streaming = self.facts.borrow().state == LiveState::Streaming;
+            let is_due = |interval| last_heartbeat.elapsed() >= interval;
+            if is_streaming && self.heartbeat_interval.is_some_and(is_due) {
                 self.heartbeat(&mut control).await;
                 last_heartbeat = std::time::Instant::now();
             }
-            self.write(&slot).await;
+            self.write(&seen).await;
             let interval = self.heartbeat_interval.map_or(self.interval, |h| h.min(self.interval));
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -75,31 +90,52 @@ impl LiveWriter {
                 }
             }
         }
-        slot.active = false;
-        self.write(&slot).await;
+        seen.slot.active = false;
+        self.write(&seen).await;
     }
 
-    async fn ask(&self, control: &mut Option<Control>) -> Option<LiveSlot> {
+    /// Raises the alarm when the slot begins to keep more WAL than it should. The slot stays: the
+    /// operator decides what is dearer.
+    fn watch_guardrail(&self, before: &LiveSlot, now: &LiveSlot) -> bool {
+        let Some(limit_bytes) = self.guardrail_bytes else { return false };
+        let retained_wal_bytes = now.retained_wal_bytes;
+        let is_breached = retained_wal_bytes >= limit_bytes;
+        let slot = now.name.as_str();
+        match (before.guardrail_breached, is_breached) {
+            (false, true) => {
+                tracing::warn!(slot, retained_wal_bytes, limit_bytes, "slot guardrail breached");
+            }
+            (true, false) => {
+                tracing::info!(slot, retained_wal_bytes, limit_bytes, "slot guardrail held again");
+            }
+            _ => {}
+        }
+        is_breached
+    }
+
+    async fn ask(&self, control: &mut Option<Control>) -> Option<Seen> {
         let question = async {
             if control.as_ref().is_none_or(Control::is_closed) {
                 *control = Some(self.source.connect().await?);
             }
             match control.as_ref() {
-                Some(control) => control.slot(&self.slot).await,
-                None => Ok(None),
+                Some(control) => {
+                    let slot = control.slot(&self.slot).await?;
+                    Ok::<_, cdc_wal::Error>((slot, control.oldest_transaction().await?))
+                }
+                None => Ok((None, None)),
             }
         };
         match tokio::time::timeout(QUESTION_TIMEOUT, question).await {
-            Ok(Ok(Some(state))) => Some(LiveSlot {
-                name: self.slot.clone(),
-                active: state.active,
-                confirmed_lsn: state.confirmed_flush,
-                restart_lsn: state.restart_lsn,
-                retained_wal_bytes: state.retained_bytes,
-                wal_status: state.wal_status.as_str().to_owned(),
-                extra: Default::default(),
-            }),
-            Ok(Ok(None)) => None,
+            Ok(Ok((slot, oldest))) => {
+                let slot = slot.map_or_else(
+                    // there is none: what was seen before is no longer true
+                    || LiveSlot { wal_status: "not found".into(), ..unknown_slot(&self.slot) },
+                    |slot| self.live_slot(&slot),
+                );
+                let age = oldest.and_then(|oldest| oldest.age);
+                Some(Seen { slot, oldest_xact_age_seconds: age.map_or(0, |age| age.as_secs()) })
+            }
             Ok(Err(error)) => {
                 tracing::debug!(error = cdc_core::chain(&error), "slot not asked");
                 *control = None;
@@ -109,6 +145,19 @@ impl LiveWriter {
                 *control = None;
                 None
             }
+        }
+    }
+
+    fn live_slot(&self, slot: &SlotState) -> LiveSlot {
+        LiveSlot {
+            name: self.slot.clone(),
+            active: slot.active,
+            confirmed_lsn: slot.confirmed_flush,
+            restart_lsn: slot.restart_lsn,
+            retained_wal_bytes: slot.retained_bytes,
+            wal_status: slot.wal_status.as_str().to_owned(),
+            guardrail_breached: false,
+            extra: Default::default(),
         }
     }
 
@@ -122,8 +171,13 @@ impl LiveWriter {
         }
     }
 
-    async fn write(&self, slot: &LiveSlot) {
+    async fn write(&self, seen: &Seen) {
         let facts = self.facts.borrow().clone();
+        let found = Live::load(&self.lake.store).await.ok().flatten();
+        if !facts.is_alone || found.is_some_and(|found| found.generation > facts.generation) {
+            // the words of the daemon that is at work; ours would hide them
+            return;
+        }
         let now = self.lake.clock.now();
         let behind = facts.server_wal_end.0.saturating_sub(facts.covered_lsn.0);
         let seconds = match behind {
@@ -135,7 +189,7 @@ impl LiveWriter {
             instance: self.instance.clone(),
             generation: facts.generation,
             state: facts.state,
-            slot: slot.clone(),
+            slot: seen.slot.clone(),
             received_lsn: facts.received_lsn,
             covered_lsn: facts.covered_lsn,
             covered_at: facts.covered_at,
@@ -144,7 +198,8 @@ impl LiveWriter {
             lag_seconds: seconds,
             buffer_events: facts.buffer_events,
             buffer_bytes: facts.buffer_bytes as u64,
-            oldest_xact_age_seconds: 0,
+            oldest_xact_age_seconds: seen.oldest_xact_age_seconds,
+            cas_conflicts: self.breaker.total(),
             last_error: facts.last_error,
             written_at: now,
             extra: Default::default(),
@@ -167,6 +222,7 @@ fn unknown_slot(name: &str) -> LiveSlot {
         restart_lsn: Lsn::ZERO,
         retained_wal_bytes: 0,
         wal_status: "unknown".into(),
+        guardrail_breached: false,
         extra: Default::default(),
     }
 }

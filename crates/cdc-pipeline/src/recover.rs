@@ -9,22 +9,34 @@ use std::sync::Arc;
 
 use cdc_core::{Lsn, TableName, TableSchema};
 use cdc_iceberg::{
-    Branch, CommitOutcome, DataFile, Stamp, TableChange, TablePair, ancestry, live_files,
+    Branch, CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry,
+    live_files,
 };
 use cdc_manifest::{Manifest, TableEntry, Versioned};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::Error;
 use crate::commit::{CommitState, CommittedTable};
+use crate::fence::Fence;
 use crate::lake::Lake;
 use crate::settings::RefSettings;
 
 /// Tables loaded at once.
 const LOADS_MAX: usize = 8;
 
-/// Loads the tables that a manifest follows, as the catalog has them now.
+/// A cut that the first epoch of a session must reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CatchUp {
+    /// The furthest position that some table has.
+    pub(crate) lsn: Lsn,
+    /// When the transaction there was committed, microseconds since 1970.
+    pub(crate) commit_micros: i64,
+}
+
+/// Loads the tables that a manifest follows, as the catalog has them now. Writes nothing.
 pub(crate) async fn committed_state(
     lake: Lake,
+    fence: Fence,
     manifest: Versioned<Manifest>,
     refs: RefSettings,
     parallel_workers: usize,
@@ -41,31 +53,71 @@ pub(crate) async fn committed_state(
     let tables: BTreeMap<TableName, CommittedTable> = stream::iter(loads)
         .map(|(table, entry, schema)| async move {
             let pair = load_pair(this, &table, &entry).await?;
-            let pair = complete_changelog(this, &table, pair).await?;
             Ok::<_, Error>((table, CommittedTable { schema: Arc::new(schema), pair }))
         })
         .buffer_unordered(LOADS_MAX)
         .try_collect()
         .await?;
-    Ok(CommitState { lake, manifest, tables, refs, parallel_workers })
+    Ok(CommitState { lake, fence, manifest, tables, refs, parallel_workers })
 }
 
 /// The furthest position that some table reached beyond the manifest.
-pub(crate) fn furthest_beyond(state: &CommitState) -> Option<Lsn> {
-    let reached =
-        state.tables.values().filter_map(|table| table.pair.current.newest_lsn_to(Branch::Main));
-    reached.max().filter(|furthest| *furthest > state.manifest.value.commit_lsn)
+pub(crate) fn furthest_beyond(state: &CommitState) -> Option<CatchUp> {
+    let reached = state.tables.values().filter_map(|table| {
+        let current = &table.pair.current;
+        let lsn = current.newest_lsn_to(Branch::Main)?;
+        let at = ancestry(&current.metadata, current.head_id(Branch::Main))
+            .filter_map(|snapshot| Stamp::of(snapshot))
+            .take_while(|stamp| stamp.lsn_to == lsn)
+            .find_map(|stamp| stamp.commit_ts);
+        Some(CatchUp { lsn, commit_micros: at.map_or(0, |at| at.timestamp_micros()) })
+    });
+    let furthest = reached.max_by_key(|reached| reached.lsn)?;
+    (furthest.lsn > state.manifest.value.commit_lsn).then_some(furthest)
+}
+
+/// Completes each changelog that a crash left behind its table.
+pub(crate) async fn complete_changelogs(state: &mut CommitState) -> Result<(), Error> {
+    let lake = &state.lake;
+    let pairs =
+        state.tables.iter().map(|(table, committed)| (table.clone(), committed.pair.clone()));
+    let completing: Vec<_> = pairs
+        .filter(|(_, pair)| {
+            pair.changes.newest_lsn_to(Branch::Main) < pair.current.newest_lsn_to(Branch::Main)
+        })
+        .collect();
+    let completed: Vec<(TableName, TablePair)> = stream::iter(completing)
+        .map(|(table, pair)| async move {
+            let pair = complete_changelog(lake, &table, pair).await?;
+            Ok::<_, Error>((table, pair))
+        })
+        .buffer_unordered(LOADS_MAX)
+        .try_collect()
+        .await?;
+    for (table, pair) in completed {
+        if let Some(committed) = state.tables.get_mut(&table) {
+            committed.pair = pair;
+        }
+    }
+    Ok(())
+}
+
+/// The names of a table's two Iceberg tables.
+pub(crate) fn iceberg_idents(
+    table: &TableName,
+    entry: &TableEntry,
+) -> Result<(TableIdent, TableIdent), Error> {
+    let ident = |name: &Option<String>| {
+        let (namespace, name) = name.as_deref()?.split_once('.')?;
+        Some(TableIdent::new(namespace, name))
+    };
+    let idents = ident(&entry.iceberg_table).zip(ident(&entry.changes_iceberg_table));
+    idents
+        .ok_or_else(|| Error::BadManifest { detail: format!("table {table} has no iceberg_table") })
 }
 
 async fn load_pair(lake: &Lake, table: &TableName, entry: &TableEntry) -> Result<TablePair, Error> {
-    let ident = |name: &Option<String>| {
-        let (namespace, name) = name.as_deref()?.split_once('.')?;
-        Some(cdc_iceberg::TableIdent::new(namespace, name))
-    };
-    let idents = ident(&entry.iceberg_table).zip(ident(&entry.changes_iceberg_table));
-    let (current, changes) = idents.ok_or_else(|| Error::BadManifest {
-        detail: format!("table {table} has no iceberg_table"),
-    })?;
+    let (current, changes) = iceberg_idents(table, entry)?;
     Ok(TablePair {
         current: lake.tables.load(&current).await.map_err(Error::iceberg(table))?,
         changes: lake.tables.load(&changes).await.map_err(Error::iceberg(table))?,
@@ -101,7 +153,7 @@ async fn complete_changelog(
         match lake.tables.commit(&pair.changes, &change).await.map_err(wrong())? {
             CommitOutcome::Committed(changes) => pair.changes = changes,
             CommitOutcome::NotCommitted(_) => {
-                return Err(Error::ForeignCommit { table: table.clone() });
+                return Err(Error::TableMoved { table: table.clone() });
             }
             CommitOutcome::Unknown(_) => {
                 return Err(Error::OutcomeUnknown { table: table.clone() });

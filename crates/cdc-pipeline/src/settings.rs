@@ -10,6 +10,8 @@ use cdc_manifest::{RawRetention, StorageSpec};
 use cdc_sink::FileCompression;
 use globset::GlobMatcher;
 
+use crate::fence::BreakerSettings;
+
 /// Where the lake and its local state live.
 #[derive(Clone, Debug)]
 pub struct LakeSettings {
@@ -167,4 +169,8 @@ pub struct DaemonSettings {
     pub live_interval: Duration,
     /// Logical heartbeat messages; `None` is off.
     pub heartbeat_interval: Option<Duration>,
+    /// Retained WAL of the slot that raises an alarm; `None` is off.
+    pub guardrail_bytes: Option<u64>,
+    /// When conflicts over the manifest end the daemon.
+    pub breaker: BreakerSettings,
 }

@@ -24,6 +24,11 @@ pub(crate) async fn unfinished(
     if record.publication_made {
         control.drop_publication(&record.publication).await?;
     }
+    if lake.manifests.load().await?.is_some() {
+        // a lake stands there, made by another init at the same time: its files are not ours
+        tracing::warn!("another init made a lake at this root; its files are left alone");
+        return InitRecord::remove(state_dir);
+    }
     lake.store.abort_unfinished().await;
     remove_catalog_entries(lake, &record.namespace).await?;
     for table in &record.tables {

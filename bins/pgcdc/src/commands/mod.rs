@@ -1,6 +1,7 @@
 //! One file per command. A command returns its exit code, or an error that [`crate::failure`] turns
 //! into one.
 
+mod catalog;
 mod config;
 mod discover;
 pub(crate) mod init;
@@ -38,9 +39,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Reconcile(_) => unavailable::run(&context, "reconcile"),
         Command::Verify(args) => return verify::run(&context, &args),
         Command::Table(command) => unavailable::run(&context, table_command(&command)),
-        Command::Catalog(CatalogCommand::Register(_)) => {
-            unavailable::run(&context, "catalog register")
-        }
+        Command::Catalog(CatalogCommand::Register(args)) => catalog::register(&context, args.json),
         // reached only where common flags stand in an unusual place
         Command::Serve(_)
         | Command::Query(_)

@@ -54,7 +54,7 @@ fn to_json(config: &Config, report: &StatusReport, now: DateTime<Utc>) -> Value 
             "provider": report.source.as_ref().map(|source| source.provider.as_str()),
             "timeline": manifest.source.timeline,
         },
-        "replication": replication(report, now),
+        "replication": replication(config, report, now),
         "epochs": {
             "committed": manifest.epoch.0,
             "commit_lsn": manifest.commit_lsn.to_string(),
@@ -75,12 +75,18 @@ fn to_json(config: &Config, report: &StatusReport, now: DateTime<Utc>) -> Value 
             "raw_newest": raw.and_then(|raw| raw.newest.clone()),
         },
         "compaction": { "last_compacted_at": last_compacted(manifest) },
-        "cas_conflicts": null,
+        "cas_conflicts": report.live.as_ref().map(|live| live.cas_conflicts),
         "daemon": daemon(report),
     })
 }
 
-fn replication(report: &StatusReport, now: DateTime<Utc>) -> Value {
+/// Whether the slot keeps more WAL than it should; `None` if that is not known or not watched.
+fn guardrail_breached(config: &Config, retained_bytes: Option<u64>) -> Option<bool> {
+    let limit = Some(config.guardrail.max_retained_wal_bytes).filter(|limit| *limit > 0)?;
+    Some(retained_bytes? >= limit)
+}
+
+fn replication(config: &Config, report: &StatusReport, now: DateTime<Utc>) -> Value {
     let source = report.source.as_ref();
     let slot = source.and_then(|source| source.slot.as_ref());
     let live = report.live.as_ref();
@@ -102,6 +108,7 @@ fn replication(report: &StatusReport, now: DateTime<Utc>) -> Value {
         "lag_bytes": lag_bytes,
         "lag_seconds": lag_seconds(report, lag_bytes, now),
         "retained_wal_bytes": lag.map(|lag| lag.retained_bytes),
+        "guardrail_breached": guardrail_breached(config, lag.map(|lag| lag.retained_bytes)),
         "oldest_xact_age_seconds": source.and_then(|source| match &source.oldest {
             Some(oldest) => oldest.age.map(|age| age.as_secs_f64()),
             None => Some(0.0),
@@ -208,6 +215,7 @@ fn text(json: &Value, report: &StatusReport) -> String {
         ),
         ("Last compacted", last_compacted(manifest).unwrap_or_else(|| "never".into())),
         ("Role profiles", manifest.roles.len().to_string()),
+        ("Daemon", daemon_word(&json["daemon"])),
     ])
 }
 
@@ -221,6 +229,15 @@ fn quarantined(manifest: &Manifest) -> String {
     match names.len() {
         0 => String::new(),
         count => format!(", {count} quarantined: {}", names.join(", ")),
+    }
+}
+
+/// What the daemon does, or why it ended.
+fn daemon_word(daemon: &Value) -> String {
+    match (daemon["state"].as_str(), daemon["last_error"].as_str()) {
+        (None, _) => "never ran".into(),
+        (Some(state), Some(error)) => format!("{state}: {error}"),
+        (Some(state), None) => state.into(),
     }
 }
 

@@ -94,11 +94,27 @@ fn merge_values(
         (Some(Value::Array(_)) | None, Some(Value::Array(ours)), Some(Value::Array(theirs)))
             if key == COLLECTED =>
         {
-            let added = ours.iter().filter(|entry| !theirs.contains(entry));
-            Ok(Some(theirs.iter().chain(added).cloned().collect()))
+            Ok(Some(collect(ours, theirs)))
         }
         _ => Err(Error::Diverged { key: MANIFEST_KEY, at: path.to_owned() }),
     }
+}
+
+/// Theirs, then what only we have. The same gap is stretched by whoever writes: of two ends the one
+/// that lies further stands.
+fn collect(ours: &[Value], theirs: &[Value]) -> Value {
+    let same = |a: &Value, b: &Value| a["lsn_from"] == b["lsn_from"] && a["reason"] == b["reason"];
+    let mut merged = theirs.to_vec();
+    for entry in ours {
+        match merged.iter_mut().find(|found| same(found, entry)) {
+            Some(found) if size(&entry["lsn_to"]) > size(&found["lsn_to"]) => {
+                *found = entry.clone()
+            }
+            Some(_) => {}
+            None => merged.push(entry.clone()),
+        }
+    }
+    Value::Array(merged)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
