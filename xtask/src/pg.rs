@@ -112,7 +112,54 @@ impl Cluster {
         Ok(took)
     }
 
-    /// Starts the server again after [`Self::stop_fast`].
+    /// Ends the server in the middle of whatever it does, as a power cut does; it recovers when it
+    /// is started again.
+    pub(crate) fn stop_immediately(&mut self) -> Result<()> {
+        let mut server = self.server.take().context("the server is not running")?;
+        // The postmaster kills its children; killed outright itself, it would leave them behind.
+        shell::run(Command::new("kill").args(["-QUIT", &server.id().to_string()]))?;
+        shell::wait_for("an immediate stop", SERVER_PATIENCE, || Ok(server.try_wait()?.map(drop)))
+    }
+
+    /// A stopped copy of this stopped server: the same system and slots, on a port of its own.
+    pub(crate) fn copy(&self) -> Result<Self> {
+        ensure!(self.server.is_none(), "a running server cannot be copied");
+        let dir = tempfile::Builder::new().prefix("pgcdc-pg").tempdir()?;
+        let target = dir.path().join("data");
+        shell::run(Command::new("cp").arg("-a").arg(self.data()).arg(&target))?;
+        if let Some(owner) = self.owner {
+            std::os::unix::fs::chown(dir.path(), Some(owner.uid), Some(owner.gid))?;
+        }
+        let (bin, owner) = (self.bin.clone(), self.owner);
+        let port = free_port()?;
+        let copy = Self { major: self.major, port, bin, dir, owner, server: None };
+        copy.configure(&format!(
+            "port = {port}\nunix_socket_directories = '{}'",
+            copy.dir.path().display()
+        ))?;
+        Ok(copy)
+    }
+
+    /// Makes the next start end on a timeline of its own, as after a restore or a promotion.
+    pub(crate) fn leave_timeline(&self) -> Result<()> {
+        self.configure("restore_command = 'false'")?;
+        let signal = self.data().join("recovery.signal");
+        fs::write(&signal, "")?;
+        if let Some(owner) = self.owner {
+            std::os::unix::fs::chown(&signal, Some(owner.uid), Some(owner.gid))?;
+        }
+        Ok(())
+    }
+
+    /// Adds lines to postgresql.conf, where the last of two settings wins.
+    fn configure(&self, lines: &str) -> Result<()> {
+        let file = self.data().join("postgresql.conf");
+        let text = fs::read_to_string(&file)?;
+        fs::write(&file, format!("{text}\n{lines}\n"))?;
+        Ok(())
+    }
+
+    /// Starts the server again after it was stopped.
     pub(crate) fn boot(&mut self) -> Result<()> {
         let log = File::create(self.dir.path().join("server.log"))?;
         let mut server = self.as_owner(self.bin.join("postgres"));
@@ -158,10 +205,7 @@ impl Cluster {
             self.port,
             self.dir.path().display(),
         );
-        let file = self.data().join("postgresql.conf");
-        let text = fs::read_to_string(&file)?;
-        fs::write(&file, format!("{text}\n{config}"))?;
-        Ok(())
+        self.configure(&config)
     }
 
     /// Replaces pg_hba.conf and makes the server read it.

@@ -2,11 +2,15 @@
 //! readers, once per PostgreSQL major.
 
 mod bad_input;
+mod connection;
 mod crash;
 mod edges;
+mod fencing;
+mod identity;
 mod memory;
 mod quarantine;
 mod query;
+mod recovery;
 mod s3;
 mod s3_faults;
 mod server;
@@ -76,6 +80,10 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         bad_input::SCENARIOS,
         quarantine::SCENARIOS,
         server::SCENARIOS,
+        identity::SCENARIOS,
+        fencing::SCENARIOS,
+        recovery::SCENARIOS,
+        connection::SCENARIOS,
         crash::SCENARIOS,
         transactions::SCENARIOS,
         streamed::SCENARIOS,

@@ -21,14 +21,17 @@ pub(crate) struct Daemon {
     child: Mutex<Child>,
     pid: u32,
     log: PathBuf,
+    /// Where this process's part of the log begins.
+    log_start: usize,
 }
 
 impl Daemon {
     pub(super) fn spawn(mut command: Command, log: PathBuf) -> Result<Self> {
         let file = File::options().create(true).append(true).open(&log)?;
+        let log_start = usize::try_from(file.metadata()?.len())?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn().context("cannot start the daemon")?;
-        Ok(Self { pid: child.id(), child: Mutex::new(child), log })
+        Ok(Self { pid: child.id(), child: Mutex::new(child), log, log_start })
     }
 
     /// The process id.
@@ -49,6 +52,18 @@ impl Daemon {
         let status = shell::wait_for("the daemon to end", limit, || self.try_wait())
             .with_context(|| format!("end of its log:\n{}", self.log_end()))?;
         Ok(status.code().unwrap_or(-1))
+    }
+
+    /// Waits until the daemon ends by itself; fails unless with exit 1 and each of `words` in what
+    /// this process has written.
+    pub(crate) fn expect_failure(&self, limit: Duration, words: &[&str]) -> Result<()> {
+        let code = self.wait_for_end(limit)?;
+        let log = self.log_end();
+        ensure!(code == 1, "the daemon ended with {code}, not 1:\n{log}");
+        for word in words {
+            ensure!(log.contains(word), "the log does not mention {word:?}:\n{log}");
+        }
+        Ok(())
     }
 
     /// SIGTERM; fails unless the daemon drains and ends with 0.
@@ -75,9 +90,10 @@ impl Daemon {
         peak_rss(self.pid)
     }
 
-    /// All that the daemon has written.
+    /// All that the daemon has written, those before it on the same lake left out.
     pub(crate) fn log(&self) -> String {
-        fs::read(&self.log).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(self.log_start..).unwrap_or_default()).into_owned()
     }
 
     /// The last lines of the log.

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 pub(crate) use daemon::{Daemon, peak_rss};
-pub(crate) use lake::{Lsn, parse_lsn};
+pub(crate) use lake::{Lsn, lsn_at, parse_lsn};
 pub(crate) use oracle::Oracle;
 pub(crate) use readers::{Expected, compare};
 pub(crate) use storage::{Bucket, Storage};
@@ -149,6 +149,42 @@ impl Lab {
         self.dir.join("lake")
     }
 
+    /// The configured state directory.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        let file = self.config["state"]["path"].as_str().map(PathBuf::from).unwrap_or_default();
+        file.parent().map(Path::to_owned).unwrap_or_default()
+    }
+
+    /// Points the configuration at the same database on another server.
+    pub(crate) fn move_to(&mut self, database: Database) -> Result<()> {
+        self.set("source.postgres.url", json!(database.url()))?;
+        self.database = database;
+        Ok(())
+    }
+
+    /// live.json as it is now; null before the first.
+    pub(crate) fn live(&self) -> Result<Value> {
+        match fs::read(self.lake().join("live.json")) {
+            Ok(text) => serde_json::from_slice(&text).context("live.json is not JSON"),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until live.json fulfils `condition`, while the daemon lives.
+    pub(crate) fn wait_live(
+        &self,
+        daemon: &Daemon,
+        what: &str,
+        condition: impl Fn(&Value) -> bool,
+    ) -> Result<()> {
+        shell::wait_for(what, CATCH_UP_LIMIT, || {
+            daemon.expect_alive()?;
+            Ok(condition(&self.live()?).then_some(()))
+        })
+        .with_context(|| format!("end of the daemon's log:\n{}", daemon.log_end()))
+    }
+
     /// The configuration file.
     pub(crate) fn config_file(&self) -> PathBuf {
         self.dir.join("pgcdc.yml")
@@ -240,6 +276,12 @@ impl Lab {
             Ok((self.database.value(&query)? == "t").then_some(()))
         })?;
         Ok(daemon)
+    }
+
+    /// Starts a daemon that must end by itself with exit 1, naming each of `words`.
+    pub(crate) fn expect_failed_start(&self, limit: Duration, words: &[&str]) -> Result<()> {
+        let daemon = self.spawn()?;
+        daemon.expect_failure(limit, words)
     }
 
     /// Starts the daemon and returns at once.

@@ -53,7 +53,7 @@ pub(crate) fn compare(lab: &Lab, expected: Expected<'_>) -> Result<u64> {
         }));
     }
     let request = json!({
-        "catalog": lab.dir().join("state/catalog.db"),
+        "catalog": lab.state_dir().join("catalog.db"),
         "extensions": setup::duckdb_extensions()?,
         "root": lab.storage().root(),
         "s3": lab.storage().reader_settings(),
