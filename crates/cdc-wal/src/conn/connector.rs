@@ -9,9 +9,10 @@ use tokio_postgres::config::{SslMode as PgSslMode, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::credential::{CredentialProvider, UrlCredentials};
+use super::dialer::{Dialer, SocketDialer};
 use super::endpoint::{Endpoint, Host};
 use super::settings::pinned_options;
-use super::socket::{Conn, dial};
+use super::socket::Conn;
 use crate::{Error, Result};
 
 /// Opens sessions to one source. Cheap to clone.
@@ -19,6 +20,7 @@ use crate::{Error, Result};
 pub struct Connector {
     endpoint: Arc<Endpoint>,
     credentials: Arc<dyn CredentialProvider>,
+    dialer: Arc<dyn Dialer>,
 }
 
 impl std::fmt::Debug for Connector {
@@ -30,7 +32,11 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     /// A connector with the password of the URL or its passfile.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint: Arc::new(endpoint), credentials: Arc::new(UrlCredentials) }
+        Self {
+            endpoint: Arc::new(endpoint),
+            credentials: Arc::new(UrlCredentials),
+            dialer: Arc::new(SocketDialer),
+        }
     }
 
     /// Asks another provider for the password.
@@ -38,9 +44,24 @@ impl Connector {
         Self { credentials, ..self }
     }
 
+    /// Opens connections in another way than over the network.
+    pub fn with_dialer(self, dialer: Arc<dyn Dialer>) -> Self {
+        Self { dialer, ..self }
+    }
+
     /// Where it connects to.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Opens a connection to one of the endpoint's hosts.
+    pub(crate) async fn dial(&self, host: &Host) -> Result<Conn> {
+        self.dialer.dial(&self.endpoint, host).await
+    }
+
+    /// Whether the server lives on the caller's runtime.
+    pub(crate) fn is_in_process(&self) -> bool {
+        self.dialer.is_in_process()
     }
 
     /// The password for a login to this host now.
@@ -70,7 +91,7 @@ impl Connector {
         &self,
         host: &Host,
     ) -> Result<Option<(tokio_postgres::Client, SqlConnection)>> {
-        let conn = dial(&self.endpoint, host).await?;
+        let conn = self.dial(host).await?;
         let context = format!("log in to {} as {}", conn.peer(), self.endpoint.user);
         let config = self.sql_config(&conn, self.password(host).await?);
         let login = config.connect_raw(conn, Established);

@@ -3,6 +3,7 @@
 
 mod connector;
 mod credential;
+mod dialer;
 mod endpoint;
 mod pace;
 mod settings;
@@ -12,6 +13,7 @@ mod url;
 
 pub use connector::{Connector, Established, SqlConnection};
 pub use credential::{CredentialProvider, UrlCredentials};
+pub use dialer::{Dialer, SocketDialer};
 pub use endpoint::{Address, Endpoint, Host, SslMode, TargetSession, TlsPolicy};
 pub use settings::{PINNED_SETTINGS, assert_pinned, pinned_options};
 pub use socket::{Conn, dial};

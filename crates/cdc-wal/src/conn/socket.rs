@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
@@ -113,6 +113,12 @@ async fn start_tls(
 }
 
 impl Conn {
+    /// A connection to a server inside this process, through the other end of `pipe`.
+    pub fn piped(pipe: DuplexStream, peer: impl Into<String>) -> Conn {
+        let paced = Paced::new(Socket::Pipe(pipe));
+        Conn { stream: Stream::Plain(Box::new(paced)), peer: peer.into(), binding: None }
+    }
+
     /// Whether the connection is encrypted.
     pub fn is_tls(&self) -> bool {
         matches!(self.stream, Stream::Tls(_))
@@ -122,7 +128,7 @@ impl Conn {
     pub(crate) fn is_private(&self) -> bool {
         match &self.stream {
             Stream::Tls(_) => true,
-            Stream::Plain(paced) => matches!(paced.socket, Socket::Unix(_)),
+            Stream::Plain(paced) => !matches!(paced.socket, Socket::Tcp(_)),
         }
     }
 
@@ -136,7 +142,7 @@ impl Conn {
         self.binding.as_deref()
     }
 
-    /// Lets the socket fill between reads from now on; without effect on a Unix socket.
+    /// Lets the socket fill between reads from now on; without effect unless it is TCP.
     pub(crate) fn coalesce(&mut self) {
         let naps = if self.is_tls() { Naps::TLS } else { Naps::PLAIN };
         let paced = self.paced();
@@ -206,6 +212,7 @@ impl AsyncWrite for Conn {
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Pipe(DuplexStream),
 }
 
 /// A socket whose reads a [`Pacer`] watches.
@@ -247,6 +254,7 @@ fn poll_socket(
     match socket {
         Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
         Socket::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+        Socket::Pipe(pipe) => Pin::new(pipe).poll_read(cx, buf),
     }
 }
 
@@ -289,6 +297,7 @@ impl AsyncWrite for Paced {
         match &mut self.get_mut().socket {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Socket::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            Socket::Pipe(pipe) => Pin::new(pipe).poll_write(cx, buf),
         }
     }
 
@@ -296,6 +305,7 @@ impl AsyncWrite for Paced {
         match &mut self.get_mut().socket {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Socket::Unix(unix) => Pin::new(unix).poll_flush(cx),
+            Socket::Pipe(pipe) => Pin::new(pipe).poll_flush(cx),
         }
     }
 
@@ -303,6 +313,7 @@ impl AsyncWrite for Paced {
         match &mut self.get_mut().socket {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Socket::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Socket::Pipe(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
     }
 }

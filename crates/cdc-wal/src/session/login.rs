@@ -10,7 +10,7 @@ use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
 use super::Session;
-use crate::conn::{Conn, Connector, Endpoint, Host, PINNED_SETTINGS, dial};
+use crate::conn::{Conn, Connector, Endpoint, Host, PINNED_SETTINGS};
 use crate::{Error, Result};
 
 /// Opens a replication session on the first host that fits.
@@ -28,7 +28,7 @@ pub(crate) async fn connect(connector: &Connector) -> Result<Session> {
 
 async fn connect_to(connector: &Connector, host: &Host) -> Result<Option<Session>> {
     let endpoint = connector.endpoint();
-    let conn = dial(endpoint, host).await?;
+    let conn = connector.dial(host).await?;
     let password = connector.password(host).await?;
     let login = log_in(conn, endpoint, password.as_ref());
     let session = match tokio::time::timeout(endpoint.connect_timeout, login).await {
