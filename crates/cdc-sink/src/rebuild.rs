@@ -68,18 +68,14 @@ pub async fn rebuild_index(
     mut builder: IndexBuilder,
     stamp: IndexStamp,
 ) -> Result<KeyIndex> {
+    let stopped = || stopped(schema);
     let mut jobs = Vec::with_capacity(files.len());
     for file in files {
         jobs.push(job(lake, schema, file, &mut builder)?);
     }
     let hasher = builder.hasher();
-    let (send, mut receive) = mpsc::channel::<Hashed>(BATCHES_WAITING_MAX);
-    let index = tokio::task::spawn_blocking(move || {
-        while let Some(hashed) = receive.blocking_recv() {
-            push(&mut builder, &hashed)?;
-        }
-        builder.finish(stamp)
-    });
+    let (send, receive) = mpsc::channel::<Hashed>(BATCHES_WAITING_MAX);
+    let index = tokio::spawn(fill(builder, receive, stamp));
     let mut readers: JoinSet<Result<()>> = JoinSet::new();
     let mut failure = None;
     let mut jobs = jobs.into_iter();
@@ -93,14 +89,35 @@ pub async fn rebuild_index(
             None => break,
             Some(Ok(Ok(()))) => {}
             Some(Ok(Err(error))) => failure = Some(error),
-            Some(Err(_)) => failure = Some(stopped(schema)),
+            Some(Err(_)) => failure = Some(stopped()),
         }
     }
     drop(send);
-    let built = index.await.map_err(|_| stopped(schema))?;
+    let filled = index.await.map_err(|_| stopped())?;
     match failure {
         Some(error) => Err(error),
-        None => built,
+        None => filled?.ok_or_else(stopped),
+    }
+}
+
+/// Takes batches until all readers are done. Each has a blocking thread only while it is worked on,
+/// none is held while the readers wait for the store. `None` if such a thread stopped.
+async fn fill(
+    mut builder: IndexBuilder,
+    mut batches: mpsc::Receiver<Hashed>,
+    stamp: IndexStamp,
+) -> Result<Option<KeyIndex>> {
+    while let Some(hashed) = batches.recv().await {
+        let pushed = tokio::task::spawn_blocking(move || {
+            push(&mut builder, &hashed)?;
+            Ok::<_, Error>(builder)
+        });
+        let Ok(pushed) = pushed.await else { return Ok(None) };
+        builder = pushed?;
+    }
+    match tokio::task::spawn_blocking(move || builder.finish(stamp)).await {
+        Ok(index) => index.map(Some),
+        Err(_) => Ok(None),
     }
 }
 
