@@ -1,10 +1,11 @@
 //! `start`: one process, one lease, and sessions of the ingest loop until it is told to stop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_core::{ErrorKind, Lsn};
+use cdc_core::{Clock, ErrorKind, Lsn};
 use cdc_manifest::{LiveState, Manifest};
-use cdc_wal::{ResumePoint, Source, StreamOptions, WalStream};
+use cdc_wal::{Connector, ResumePoint, Source, StreamOptions, WalStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use crate::Error;
 use crate::batch::reconnect_delay;
 use crate::commit::CommitState;
 use crate::ingest::{Ingest, Start};
-use crate::lake::Lake;
+use crate::lake::{Components, Lake};
 use crate::lanes::Lanes;
 use crate::lease::Lease;
 use crate::live::{LiveFacts, LiveWriter};
@@ -40,15 +41,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let lake = Lake::open(&settings.lake)?;
     let _lease = Lease::take(&settings.lake.state_dir)?;
-    let manifest =
-        lake.manifests.load().await?.ok_or_else(|| Error::NotInitialised {
-            root: lake.store.location().root().to_owned(),
-        })?;
-    check_source_names(settings, &manifest.value)?;
-    let mut state =
-        committed_state(lake.clone(), manifest, settings.refs, settings.flush.parallel_workers)
-            .await?;
-    state.raise_generation().await?;
+    let state = take_over(settings, &lake).await?;
     let facts = first_facts(&state.manifest.value);
     let (live, live_facts) = watch::channel(facts);
     let live_stop = CancellationToken::new();
@@ -62,7 +55,7 @@ pub async fn run(
         facts: live_facts,
     };
     let writer = tokio::spawn(writer.run(live_stop.clone()));
-    let result = sessions(settings, source, lake, state, stop, &live).await;
+    let result = sessions(settings, source.connector(), lake, state, stop, &live).await;
     live.send_modify(|facts| {
         facts.state = if result.is_ok() { LiveState::Stopped } else { LiveState::Failed };
         facts.last_error = result.as_ref().err().map(|error| cdc_core::chain(error));
@@ -72,10 +65,41 @@ pub async fn run(
     result
 }
 
+/// Follows the source as [`run`] does, over components that the caller made: no lease is taken and no
+/// `live.json` written.
+///
+/// # Errors
+/// As [`run`].
+pub async fn follow(
+    settings: &DaemonSettings,
+    source: &Connector,
+    components: Components,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let lake = Lake::over(components);
+    let state = take_over(settings, &lake).await?;
+    let (live, _) = watch::channel(first_facts(&state.manifest.value));
+    sessions(settings, source, lake, state, stop, &live).await
+}
+
+/// What the last daemon left, under a generation of our own.
+async fn take_over(settings: &DaemonSettings, lake: &Lake) -> Result<CommitState, Error> {
+    let manifest =
+        lake.manifests.load().await?.ok_or_else(|| Error::NotInitialised {
+            root: lake.store.location().root().to_owned(),
+        })?;
+    check_source_names(settings, &manifest.value)?;
+    let mut state =
+        committed_state(lake.clone(), manifest, settings.refs, settings.flush.parallel_workers)
+            .await?;
+    state.raise_generation().await?;
+    Ok(state)
+}
+
 /// One session after the other; each starts from what is durable.
 async fn sessions(
     settings: &DaemonSettings,
-    source: &Source,
+    source: &Connector,
     lake: Lake,
     first: CommitState,
     stop: &CancellationToken,
@@ -114,7 +138,7 @@ async fn sessions(
                 other => other,
             });
         }
-        let delay = reconnect_delay(attempts, jitter()).max(least_delay(&error));
+        let delay = reconnect_delay(attempts, jitter(&lake.clock)).max(least_delay(&error));
         attempts += 1;
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         tracing::warn!(
@@ -128,6 +152,7 @@ async fn sessions(
             facts.last_error = Some(cdc_core::chain(&error));
         });
         tokio::select! {
+            biased;
             () = tokio::time::sleep(delay) => {}
             () = stop.cancelled() => return Ok(()),
         }
@@ -136,7 +161,7 @@ async fn sessions(
 
 async fn session(
     settings: &DaemonSettings,
-    source: &Source,
+    source: &Connector,
     state: CommitState,
     stop: &CancellationToken,
     live: &watch::Sender<LiveFacts>,
@@ -154,7 +179,8 @@ async fn session(
         .min(settings.buffer_bytes_max / STREAM_BUFFER_PART)
         .max(STREAM_BUFFER_BYTES_MIN);
     let stream = tokio::select! {
-        stream = WalStream::open(source.connector(), at, options) => stream?,
+        biased;
+        stream = WalStream::open(source, at, options) => stream?,
         () = stop.cancelled() => return Ok(()),
     };
     tracing::info!(slot = manifest.source.slot, lsn = %manifest.covered_lsn, "streaming started");
@@ -175,6 +201,7 @@ async fn session(
     let ingest = Ingest::new(settings, start, stop.clone(), live.clone());
     let drain_timeout = settings.flush.drain_timeout;
     tokio::select! {
+        biased;
         ended = ingest.run() => ended,
         () = deadline(stop, drain_timeout) => {
             Err(Error::DrainTimeout { seconds: drain_timeout.as_secs() })
@@ -234,7 +261,7 @@ fn instance() -> String {
     format!("{}-{}", std::process::id(), &Uuid::now_v7().to_string()[..8])
 }
 
-/// A number in 0–1 that differs between daemons; no secret depends on it.
-fn jitter() -> f64 {
-    f64::from(Uuid::new_v4().as_bytes()[0]) / 255.0
+/// A number in 0–1 that differs between daemons: what the clock shows below a second.
+fn jitter(clock: &Arc<dyn Clock>) -> f64 {
+    f64::from(clock.now().timestamp_subsec_millis().min(999)) / 999.0
 }

@@ -8,14 +8,13 @@
 //! The next batch fills while a flush runs; only one flush runs at a time. An error ends the session
 //! with nothing confirmed beyond the last receipt; the next session starts at the manifest.
 
-use std::time::Instant;
-
 use cdc_core::{ChangePosition, Epoch, Lsn, RowChange};
 use cdc_wal::{
     AckToken, Acker, Block, Commit, Event, IdleMark, Progress, RelationCache, WalStream,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -123,7 +122,8 @@ impl<'s> Ingest<'s> {
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let result = self.follow().await;
         if result.is_err() {
-            if let Some(flush) = self.flush.take() {
+            // a flush whose failure ended the session has been waited for
+            if let Some(flush) = self.flush.take().filter(|flush| !flush.job.is_finished()) {
                 // how it ended is in the manifest, where the next session looks
                 let _ = flush.job.await;
             }
@@ -403,7 +403,7 @@ async fn joined(flush: &mut Option<RunningFlush>) -> Result<Flushed, Error> {
 /// Waits until an instant; for ever without one.
 async fn until(instant: Option<Instant>) {
     match instant {
-        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
     }
 }

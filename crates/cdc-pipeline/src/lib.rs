@@ -33,9 +33,10 @@ mod undo;
 
 pub use cdc_sink::FileCompression as Compression;
 pub use copy::InitProgress;
-pub use daemon::run;
+pub use daemon::{follow, run};
 pub use error::Error;
 pub use init::{InitReport, init};
+pub use lake::Components;
 pub use lease::Lease;
 pub use preflight::preflight;
 pub use settings::{
