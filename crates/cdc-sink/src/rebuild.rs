@@ -45,6 +45,13 @@ struct Hashed {
     live: Option<Vec<u32>>,
 }
 
+/// What the readers tell the index.
+enum Step {
+    Batch(Hashed),
+    /// All files are read to their end. Only then is the index whole.
+    End,
+}
+
 /// A file on its way through the reader.
 struct Job {
     key: String,
@@ -74,7 +81,7 @@ pub async fn rebuild_index(
         jobs.push(job(lake, schema, file, &mut builder)?);
     }
     let hasher = builder.hasher();
-    let (send, receive) = mpsc::channel::<Hashed>(BATCHES_WAITING_MAX);
+    let (send, receive) = mpsc::channel::<Step>(BATCHES_WAITING_MAX);
     let index = tokio::spawn(fill(builder, receive, stamp));
     let mut readers: JoinSet<Result<()>> = JoinSet::new();
     let mut failure = None;
@@ -92,6 +99,10 @@ pub async fn rebuild_index(
             Some(Err(_)) => failure = Some(stopped()),
         }
     }
+    if failure.is_none() {
+        // without it the index stays unfinished; a receiver that is gone says why below
+        let _ = send.send(Step::End).await;
+    }
     drop(send);
     let filled = index.await.map_err(|_| stopped())?;
     match failure {
@@ -100,14 +111,20 @@ pub async fn rebuild_index(
     }
 }
 
-/// Takes batches until all readers are done. Each has a blocking thread only while it is worked on,
-/// none is held while the readers wait for the store. `None` if such a thread stopped.
+/// Takes batches and, once it is told that they are all there, makes the index. Each has a blocking
+/// thread only while it is worked on, none is held while the readers wait for the store. `None`,
+/// with no index made, if the end never came or a thread stopped.
 async fn fill(
     mut builder: IndexBuilder,
-    mut batches: mpsc::Receiver<Hashed>,
+    mut steps: mpsc::Receiver<Step>,
     stamp: IndexStamp,
 ) -> Result<Option<KeyIndex>> {
-    while let Some(hashed) = batches.recv().await {
+    loop {
+        let hashed = match steps.recv().await {
+            Some(Step::Batch(hashed)) => hashed,
+            Some(Step::End) => break,
+            None => return Ok(None),
+        };
         let pushed = tokio::task::spawn_blocking(move || {
             push(&mut builder, &hashed)?;
             Ok::<_, Error>(builder)
@@ -166,7 +183,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn read(self, job: Job, send: mpsc::Sender<Hashed>) -> Result<()> {
+    async fn read(self, job: Job, send: mpsc::Sender<Step>) -> Result<()> {
         let failed = |source: ParquetError| Error::Parquet {
             table: self.schema.table.clone(),
             operation: "read the identities of",
@@ -189,7 +206,7 @@ impl Reader {
             let hashes = self.hash(&batch, &identity)?;
             let live = live_rows(&job.deleted, first_row, rows);
             let hashed = Hashed { file: job.file, first_row, hashes, live };
-            if send.send(hashed).await.is_err() {
+            if send.send(Step::Batch(hashed)).await.is_err() {
                 // the index failed and says so itself
                 return Ok(());
             }
