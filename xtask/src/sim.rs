@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::{repo, shell};
 
 /// Seeds of a run that a change must pass.
-const CI_SEEDS: u64 = 2_000;
+const CI_SEEDS: u64 = 200;
 
 /// Which seeds to run.
 #[derive(clap::Args)]

@@ -39,13 +39,13 @@ const REGRESSIONS: &str = include_str!("../../../../testdata/sim/seeds.txt");
 #[command(about = "Simulate the write plane's stream under seeds")]
 struct Args {
     /// Seeds to run, beside those that once failed
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 6)]
     seeds: u64,
     /// The first of them; with --seeds 1 the only one
     #[arg(long)]
     seed: Option<u64>,
     /// Transactions on the source in each seed
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 60)]
     steps: usize,
     /// Seeds at a time [default: processors]
     #[arg(long)]
