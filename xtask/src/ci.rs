@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::setup::Majors;
-use crate::{deps, e2e, repo, setup, shell};
+use crate::{deps, e2e, repo, setup, shell, sim};
 
 /// The PostgreSQL major that the crates' own tests start.
 const UNIT_TEST_MAJOR: u32 = 15;
@@ -39,6 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         test.env("PGCDC_TEST_PG_BIN", setup::server_bin(UNIT_TEST_MAJOR)?);
         shell::run(test.env("PGCDC_TEST_WEED", setup::weed()?))
     })?;
+    steps.run("sim", || sim::run(&sim::Args::ci()))?;
     steps.run("e2e", || e2e::run(&e2e::Args::all_on(args.pg.clone())))?;
     steps.report();
     Ok(())

@@ -14,6 +14,7 @@ mod repo;
 mod s3;
 mod setup;
 mod shell;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -34,11 +35,13 @@ enum Task {
     Demo(demo::Args),
     /// Run the end-to-end tests against real PostgreSQL servers
     E2e(e2e::Args),
+    /// Simulate the write plane's stream under seeded faults and crashes
+    Sim(sim::Args),
     /// Compare speed and memory with the floor, side by side
     Bench(bench::Args),
     /// Check who imports whom against the rules of docs/ARCHITECTURE.md
     Deps,
-    /// Everything a change must pass: setup, fmt, clippy, deps, unit tests, e2e
+    /// Everything a change must pass: setup, fmt, clippy, deps, unit tests, simulation, e2e
     Ci(ci::Args),
 }
 
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::E2e(args) => e2e::run(&args),
+        Task::Sim(args) => sim::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Deps => deps::run(),
         Task::Ci(args) => ci::run(&args),

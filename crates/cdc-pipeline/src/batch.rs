@@ -1,8 +1,9 @@
 //! What has gathered since the last flush, and when it becomes an epoch. Pure: time comes in.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cdc_core::Lsn;
+use tokio::time::Instant;
 
 use crate::settings::FlushSettings;
 

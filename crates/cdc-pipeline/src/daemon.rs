@@ -9,9 +9,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cdc_core::{ErrorKind, Lsn};
+use cdc_core::{Clock, ErrorKind, Lsn};
 use cdc_manifest::{LiveState, Manifest};
-use cdc_wal::{ResumePoint, Source, StreamOptions, WalStream};
+use cdc_wal::{Connector, ResumePoint, Source, StreamOptions, WalStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -22,7 +22,7 @@ use crate::commit::CommitState;
 use crate::control::{ASKS_WAITING_MAX, Ask, ControlServer};
 use crate::fence::{Breaker, Fence, fenced, raise_generation};
 use crate::ingest::{Ingest, Start};
-use crate::lake::Lake;
+use crate::lake::{Components, Lake};
 use crate::lanes::Lanes;
 use crate::lease::{Lease, host};
 use crate::live::{LiveFacts, LiveWriter};
@@ -52,15 +52,11 @@ pub async fn run(
     let lake = Lake::open(&settings.lake)?;
     let _lease = Lease::take(&settings.lake.state_dir)?;
     crate::spool::clear(&settings.lake.state_dir)?;
-    let manifest =
-        lake.manifests.load().await?.ok_or_else(|| Error::NotInitialised {
-            root: lake.store.location().root().to_owned(),
-        })?;
-    check_source_names(settings, &manifest.value)?;
+    let manifest = manifest_of(settings, &lake).await?;
     let (asks_in, asks) = mpsc::channel(ASKS_WAITING_MAX);
     let control = ControlServer::open(&settings.lake.state_dir, asks_in)?;
     let breaker = Arc::new(Breaker::new(settings.breaker));
-    let (live, live_facts) = watch::channel(first_facts(&manifest.value));
+    let (live, live_facts) = watch::channel(first_facts(&manifest));
     let live_stop = CancellationToken::new();
     let writer = LiveWriter {
         lake: lake.clone(),
@@ -76,6 +72,7 @@ pub async fn run(
     let writer = tokio::spawn(writer.run(live_stop.clone()));
     let control = tokio::spawn(control.run(live_stop.clone()));
     let mut ends = Ends { live, asks };
+    let source = source.connector();
     let mut daemon = Daemon { settings, source, lake, breaker, stop, fence: None };
     let result = daemon.sessions(&mut ends).await;
     if let Err(error) = &result {
@@ -90,6 +87,36 @@ pub async fn run(
     writer.await.map_err(|source| Error::Worker { task: "live.json", source })?;
     control.await.map_err(|source| Error::Worker { task: "control requests", source })?;
     result
+}
+
+/// Follows the source as [`run`] does, over components that the caller made: no lease is taken, no
+/// `live.json` written and nothing asked from outside.
+///
+/// # Errors
+/// As [`run`].
+pub async fn follow(
+    settings: &DaemonSettings,
+    source: &Connector,
+    components: Components,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let lake = Lake::over(components);
+    let manifest = manifest_of(settings, &lake).await?;
+    let breaker = Arc::new(Breaker::new(settings.breaker));
+    let (live, _) = watch::channel(first_facts(&manifest));
+    let (_nobody, asks) = mpsc::channel(ASKS_WAITING_MAX);
+    let mut daemon = Daemon { settings, source, lake, breaker, stop, fence: None };
+    daemon.sessions(&mut Ends { live, asks }).await
+}
+
+/// The manifest that the last daemon left, found to be of this configuration.
+async fn manifest_of(settings: &DaemonSettings, lake: &Lake) -> Result<Manifest, Error> {
+    let manifest =
+        lake.manifests.load().await?.ok_or_else(|| Error::NotInitialised {
+            root: lake.store.location().root().to_owned(),
+        })?;
+    check_source_names(settings, &manifest.value)?;
+    Ok(manifest.value)
 }
 
 /// Where sessions tell how they are, and where they are asked.
@@ -116,7 +143,7 @@ fn tell_end(settings: &DaemonSettings, error: &Error) {
 /// What all sessions of one process share.
 struct Daemon<'d> {
     settings: &'d DaemonSettings,
-    source: &'d Source,
+    source: &'d Connector,
     lake: Lake,
     breaker: Arc<Breaker>,
     stop: &'d CancellationToken,
@@ -145,7 +172,7 @@ impl Daemon<'_> {
             if has_streamed && began.elapsed() >= PROGRESS_AFTER {
                 pace.progressed();
             }
-            let (error, delay) = pace.after(error)?;
+            let (error, delay) = pace.after(error, &self.lake.clock)?;
             let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(
                 attempt = pace.attempts,
@@ -159,6 +186,7 @@ impl Daemon<'_> {
                 facts.is_alone |= !is_slot_busy(&error);
             });
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(delay) => {}
                 () = self.stop.cancelled() => return Ok(()),
             }
@@ -167,11 +195,13 @@ impl Daemon<'_> {
 
     async fn session(&mut self, pace: &mut Pace, ends: &mut Ends) -> Result<(), Error> {
         let mut state = tokio::select! {
+            biased;
             state = self.load() => state?,
             () = self.stop.cancelled() => return Ok(()),
         };
         pace.reached(state.manifest.value.covered_lsn);
         let stream = tokio::select! {
+            biased;
             stream = self.open(&state) => stream?,
             () = self.stop.cancelled() => return Ok(()),
         };
@@ -210,6 +240,7 @@ impl Daemon<'_> {
             .answering(&mut ends.asks);
         let drain_timeout = settings.flush.drain_timeout;
         tokio::select! {
+            biased;
             ended = ingest.run() => ended,
             () = deadline(self.stop, drain_timeout) => {
                 Err(Error::DrainTimeout { seconds: drain_timeout.as_secs() })
@@ -248,7 +279,7 @@ impl Daemon<'_> {
             .min(self.settings.buffer_bytes_max / STREAM_BUFFER_PART)
             .max(STREAM_BUFFER_BYTES_MIN);
         options.spool = crate::spool::options(self.settings)?;
-        Ok(WalStream::open(self.source.connector(), at, options).await?)
+        Ok(WalStream::open(self.source, at, options).await?)
     }
 
     /// Raises the generation: from now on a daemon of an older one cannot commit. That the slot is
@@ -312,7 +343,7 @@ impl Pace {
     }
 
     /// The error to report and the delay before the next session, or why there is none.
-    fn after(&mut self, error: Error) -> Result<(Error, Duration), Error> {
+    fn after(&mut self, error: Error, clock: &Arc<dyn Clock>) -> Result<(Error, Duration), Error> {
         let is_of_source = matches!(error, Error::Source(_) | Error::StreamEnded);
         if is_of_source && self.of_source >= RECONNECTS_MAX {
             return Err(match error {
@@ -322,7 +353,7 @@ impl Pace {
                 other => other,
             });
         }
-        let delay = reconnect_delay(self.attempts, jitter()).max(least_delay(&error));
+        let delay = reconnect_delay(self.attempts, jitter(clock)).max(least_delay(&error));
         self.attempts = self.attempts.saturating_add(1);
         self.of_source += u32::from(is_of_source);
         Ok((error, delay))
@@ -382,7 +413,7 @@ fn instance() -> String {
     format!("{}-{}-{}", host(), std::process::id(), &Uuid::now_v7().to_string()[..8])
 }
 
-/// A number in 0–1 that differs between daemons; no secret depends on it.
-fn jitter() -> f64 {
-    f64::from(Uuid::new_v4().as_bytes()[0]) / 255.0
+/// A number in 0–1 that differs between daemons: what the clock shows below a second.
+fn jitter(clock: &Arc<dyn Clock>) -> f64 {
+    f64::from(clock.now().timestamp_subsec_millis().min(999)) / 999.0
 }

@@ -9,7 +9,7 @@
 //! exact cut, a record of what was verified) come in as actions too. An error ends the session
 //! with nothing confirmed beyond the last receipt; the next session starts at the manifest.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cdc_core::{ChangePosition, Epoch, Lsn, RowChange, TableName};
 use cdc_manifest::Manifest;
@@ -18,6 +18,7 @@ use cdc_wal::{
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -155,7 +156,8 @@ impl<'s> Ingest<'s> {
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let result = self.follow().await;
         if result.is_err() {
-            if let Some(flush) = self.flush.take() {
+            // a flush whose failure ended the session has been waited for
+            if let Some(flush) = self.flush.take().filter(|flush| !flush.job.is_finished()) {
                 // how it ended is in the manifest, where the next session looks
                 let _ = flush.job.await;
             }
@@ -570,7 +572,7 @@ async fn joined(flush: &mut Option<RunningFlush>) -> Result<Flushed, Error> {
 /// Waits until an instant; for ever without one.
 async fn until(instant: Option<Instant>) {
     match instant {
-        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cdc_core::{Clock, SystemClock};
-use cdc_iceberg::{Committer, LakeFiles, SqliteCatalog};
+use cdc_iceberg::{Catalog, Committer, LakeFiles, SqliteCatalog};
 use cdc_manifest::{LakeStore, ManifestStore, RefsStore};
 
 use crate::Error;
@@ -13,6 +13,17 @@ use crate::settings::LakeSettings;
 
 /// File name of the embedded catalog below the state directory.
 const CATALOG_FILE: &str = "catalog.db";
+
+/// What a lake is made of, for whoever brings parts of their own.
+#[derive(Clone)]
+pub struct Components {
+    /// The objects; a write is durable when it returns.
+    pub store: LakeStore,
+    /// The catalog of the Iceberg tables.
+    pub catalog: Arc<dyn Catalog>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+}
 
 /// The handles of one lake. Cheap to clone; all state is in the objects.
 #[derive(Clone)]
@@ -36,15 +47,24 @@ impl Lake {
         let store = LakeStore::open(&settings.storage)?;
         let catalog =
             SqliteCatalog::open(&settings.state_dir.join(CATALOG_FILE)).map_err(Error::catalog)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Ok(Lake::over(Components {
+            store,
+            catalog: Arc::new(catalog),
+            clock: Arc::new(SystemClock),
+        }))
+    }
+
+    /// A lake over components that are there already.
+    pub(crate) fn over(components: Components) -> Lake {
+        let Components { store, catalog, clock } = components;
         let files = LakeFiles::new(Arc::clone(store.store()), store.location().clone());
-        Ok(Lake {
+        Lake {
             manifests: ManifestStore::new(store.clone()),
             refs: RefsStore::new(store.clone()),
-            tables: Committer::new(files, Arc::new(catalog), Arc::clone(&clock)),
+            tables: Committer::new(files, catalog, Arc::clone(&clock)),
             store,
             clock,
-        })
+        }
     }
 }
 

@@ -44,10 +44,11 @@ mod verify;
 
 pub use cdc_sink::FileCompression as Compression;
 pub use copy::InitProgress;
-pub use daemon::run;
+pub use daemon::{follow, run};
 pub use error::Error;
 pub use fence::BreakerSettings;
 pub use init::{InitReport, init};
+pub use lake::Components;
 pub use lease::Lease;
 pub use preflight::preflight;
 pub use register::{Registered, register};

@@ -42,9 +42,9 @@ mod spool;
 mod stream;
 
 pub use conn::{
-    Address, Conn, Connector, CredentialProvider, Endpoint, Established, Host, PINNED_SETTINGS,
-    SqlConnection, SslMode, TargetSession, TlsPolicy, UrlCredentials, assert_pinned, dial,
-    pinned_options,
+    Address, Conn, Connector, CredentialProvider, Dialer, Endpoint, Established, Host,
+    PINNED_SETTINGS, SocketDialer, SqlConnection, SslMode, TargetSession, TlsPolicy,
+    UrlCredentials, assert_pinned, dial, pinned_options,
 };
 pub use control::{
     Control, OldestTransaction, ParseProviderError, Provider, SlotLag, Source, SourceFacts,

@@ -11,9 +11,10 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::cleartext::CleartextRefused;
 use super::credential::{CredentialProvider, UrlCredentials};
+use super::dialer::{Dialer, SocketDialer};
 use super::endpoint::{Endpoint, Host};
 use super::settings::pinned_options;
-use super::socket::{Conn, dial};
+use super::socket::Conn;
 use crate::{Error, Result};
 
 /// Gives the endpoint of the next connect.
@@ -25,6 +26,7 @@ pub struct Connector {
     resolve: Arc<Resolve>,
     credentials: Arc<dyn CredentialProvider>,
     sessions: Option<SessionLimit>,
+    dialer: Arc<dyn Dialer>,
 }
 
 /// How many sessions may be open at once. A connection holds one permit until it is closed.
@@ -50,12 +52,18 @@ impl Connector {
     /// read again.
     pub fn resolving(resolve: impl Fn() -> Result<Endpoint> + Send + Sync + 'static) -> Self {
         let credentials = Arc::new(UrlCredentials);
-        Self { resolve: Arc::new(resolve), credentials, sessions: None }
+        let dialer = Arc::new(SocketDialer);
+        Self { resolve: Arc::new(resolve), credentials, sessions: None, dialer }
     }
 
     /// Asks another provider for the password.
     pub fn with_credentials(self, credentials: Arc<dyn CredentialProvider>) -> Self {
         Self { credentials, ..self }
+    }
+
+    /// Opens connections in another way than over the network.
+    pub fn with_dialer(self, dialer: Arc<dyn Dialer>) -> Self {
+        Self { dialer, ..self }
     }
 
     /// Lets at most `limit` sessions be open at once, whatever their kind. One more waits for the
@@ -76,15 +84,20 @@ impl Connector {
     /// Opens a connection to one host within the bound on open sessions.
     pub(crate) async fn dial(&self, endpoint: &Endpoint, host: &Host) -> Result<Conn> {
         let Some(SessionLimit { permits, limit }) = &self.sessions else {
-            return dial(endpoint, host).await;
+            return self.dialer.dial(endpoint, host).await;
         };
         let permit = Arc::clone(permits).acquire_owned();
         let Ok(Ok(permit)) = tokio::time::timeout(endpoint.connect_timeout, permit).await else {
             return Err(Error::TooManySessions { limit: *limit });
         };
-        let mut conn = dial(endpoint, host).await?;
+        let mut conn = self.dialer.dial(endpoint, host).await?;
         conn.hold(permit);
         Ok(conn)
+    }
+
+    /// Whether the server lives on the caller's runtime.
+    pub(crate) fn is_in_process(&self) -> bool {
+        self.dialer.is_in_process()
     }
 
     /// The password for a login to this host now.

@@ -4,6 +4,7 @@
 mod cleartext;
 mod connector;
 mod credential;
+mod dialer;
 mod endpoint;
 mod pace;
 mod settings;
@@ -14,6 +15,7 @@ mod url;
 pub(crate) use connector::no_suitable_host;
 pub use connector::{Connector, Established, SqlConnection};
 pub use credential::{CredentialProvider, UrlCredentials};
+pub use dialer::{Dialer, SocketDialer};
 pub use endpoint::{Address, Endpoint, Host, SslMode, TargetSession, TlsPolicy};
 pub use settings::{PINNED_SETTINGS, assert_pinned, pinned_options};
 pub use socket::{Conn, dial};

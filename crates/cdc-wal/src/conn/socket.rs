@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -119,6 +119,12 @@ impl Conn {
         Self { stream, peer, binding, login: None, permit: None }
     }
 
+    /// A connection to a server inside this process, through the other end of `pipe`.
+    pub fn piped(pipe: DuplexStream, peer: impl Into<String>) -> Conn {
+        let paced = Paced::new(Socket::Pipe(pipe));
+        Conn::new(Stream::Plain(Box::new(paced)), peer.into(), None)
+    }
+
     /// Gives the permit back when the connection is closed.
     pub(super) fn hold(&mut self, permit: OwnedSemaphorePermit) {
         self.permit = Some(permit);
@@ -139,7 +145,7 @@ impl Conn {
     pub(crate) fn is_private(&self) -> bool {
         match &self.stream {
             Stream::Tls(_) => true,
-            Stream::Plain(paced) => matches!(paced.socket, Socket::Unix(_)),
+            Stream::Plain(paced) => !matches!(paced.socket, Socket::Tcp(_)),
         }
     }
 
@@ -153,7 +159,7 @@ impl Conn {
         self.binding.as_deref()
     }
 
-    /// Lets the socket fill between reads from now on; without effect on a Unix socket.
+    /// Lets the socket fill between reads from now on; without effect unless it is TCP.
     pub(crate) fn coalesce(&mut self) {
         let naps = if self.is_tls() { Naps::TLS } else { Naps::PLAIN };
         let paced = self.paced();
@@ -232,6 +238,7 @@ impl AsyncWrite for Conn {
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Pipe(DuplexStream),
 }
 
 /// A socket whose reads a [`Pacer`] watches.
@@ -273,6 +280,7 @@ fn poll_socket(
     match socket {
         Socket::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
         Socket::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+        Socket::Pipe(pipe) => Pin::new(pipe).poll_read(cx, buf),
     }
 }
 
@@ -315,6 +323,7 @@ impl AsyncWrite for Paced {
         match &mut self.get_mut().socket {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Socket::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            Socket::Pipe(pipe) => Pin::new(pipe).poll_write(cx, buf),
         }
     }
 
@@ -322,6 +331,7 @@ impl AsyncWrite for Paced {
         match &mut self.get_mut().socket {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Socket::Unix(unix) => Pin::new(unix).poll_flush(cx),
+            Socket::Pipe(pipe) => Pin::new(pipe).poll_flush(cx),
         }
     }
 
@@ -329,6 +339,7 @@ impl AsyncWrite for Paced {
         match &mut self.get_mut().socket {
             Socket::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Socket::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Socket::Pipe(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
     }
 }

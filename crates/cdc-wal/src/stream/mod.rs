@@ -64,12 +64,18 @@ impl WalStream {
         let (ended_out, ended) = oneshot::channel();
         let ends = (queue, Arc::clone(&ack), progress_out, stopped);
         let start = Start { connector: connector.clone(), at, options };
-        std::thread::Builder::new()
-            .name("wal-reader".to_owned())
-            .spawn(move || {
-                let _ = ended_out.send(read_on_this_thread(start, ends, opened_out));
-            })
-            .map_err(|source| Error::Io { context: "starting the reader".into(), source })?;
+        if connector.is_in_process() {
+            tokio::spawn(async move {
+                let _ = ended_out.send(read(start, ends, opened_out).await);
+            });
+        } else {
+            std::thread::Builder::new()
+                .name("wal-reader".to_owned())
+                .spawn(move || {
+                    let _ = ended_out.send(read_on_this_thread(start, ends, opened_out));
+                })
+                .map_err(|source| Error::Io { context: "starting the reader".into(), source })?;
+        }
         match opened.await {
             Ok(server) => {
                 Ok(Self { blocks, ended: Some(ended), ack, progress, stop: Some(stop), server })
@@ -153,15 +159,17 @@ fn read_on_this_thread(
         .enable_all()
         .build()
         .map_err(|source| Error::Io { context: "starting the reader".into(), source })?;
-    runtime.block_on(async move {
-        let mut session = session::connect(&start.connector, Backend::WalSender).await?;
-        let facts = session::start(&mut session, &start.at, &start.options).await?;
-        tracing::info!(slot = start.at.slot, lsn = %start.at.lsn, "replication stream started");
-        let reader = Reader::new(session, &facts, start.at, start.options, ends);
-        let server = OpenedServer { version_num: facts.version_num, timeline: facts.timeline };
-        if opened.send(server).is_err() {
-            return Ok(());
-        }
-        reader.run().await
-    })
+    runtime.block_on(read(start, ends, opened))
+}
+
+async fn read(start: Start, ends: Ends, opened: oneshot::Sender<OpenedServer>) -> Result<()> {
+    let mut session = session::connect(&start.connector, Backend::WalSender).await?;
+    let facts = session::start(&mut session, &start.at, &start.options).await?;
+    tracing::info!(slot = start.at.slot, lsn = %start.at.lsn, "replication stream started");
+    let reader = Reader::new(session, &facts, start.at, start.options, ends);
+    let server = OpenedServer { version_num: facts.version_num, timeline: facts.timeline };
+    if opened.send(server).is_err() {
+        return Ok(());
+    }
+    reader.run().await
 }
