@@ -8,13 +8,14 @@
 //! before the hold, so its commit records lie below every position that is made afterwards.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cdc_core::Lsn;
 use cdc_manifest::{Manifest, TableState};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::control::{Ask, Cut, Held, Reply, TableCut};
 
