@@ -15,6 +15,45 @@ pub fn decimal(text: &[u8], precision: u8, scale: u8) -> Result<i128, TextError>
     if !unsigned.first().is_some_and(u8::is_ascii_digit) {
         return Err(not_a_number(unsigned));
     }
+    let value = match short(unsigned, scale) {
+        Some(value) => i128::from(value),
+        None => long(unsigned, scale)?,
+    };
+    if value >= POWERS_OF_TEN[usize::from(precision.min(38))] {
+        return Err(too_many);
+    }
+    Ok(if negative { -value } else { value })
+}
+
+/// Digits that surely fit into 64 bits.
+const SHORT_DIGITS: usize = 18;
+
+/// The scaled value of a text so short that nothing can overflow, as almost all are. `None` leaves
+/// the text, good or bad, to [`long`].
+fn short(unsigned: &[u8], scale: u8) -> Option<u64> {
+    if unsigned.len() + usize::from(scale) > SHORT_DIGITS {
+        return None;
+    }
+    let mut value = 0;
+    let mut point = unsigned.len();
+    for (at, &byte) in unsigned.iter().enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit <= 9 {
+            value = value * 10 + u64::from(digit);
+        } else if byte == b'.' && point == unsigned.len() {
+            point = at;
+        } else {
+            return None;
+        }
+    }
+    let behind_point = (unsigned.len() - point).saturating_sub(1);
+    let missing = usize::from(scale).checked_sub(behind_point)?;
+    u64::try_from(POWERS_OF_TEN[missing]).ok().map(|power| value * power)
+}
+
+/// The scaled value, digit by digit in 128 bits.
+fn long(unsigned: &[u8], scale: u8) -> Result<i128, TextError> {
+    let too_many = TextError::Unrepresentable(Unrepresentable::TooManyDigits);
     let mut value: i128 = 0;
     let mut behind_point: Option<u8> = None;
     for &byte in unsigned {
@@ -43,10 +82,7 @@ pub fn decimal(text: &[u8], precision: u8, scale: u8) -> Result<i128, TextError>
     for _ in behind_point.unwrap_or(0)..scale {
         value = value.checked_mul(10).ok_or(too_many)?;
     }
-    if value >= POWERS_OF_TEN[usize::from(precision.min(38))] {
-        return Err(too_many);
-    }
-    Ok(if negative { -value } else { value })
+    Ok(value)
 }
 
 fn not_a_number(unsigned: &[u8]) -> TextError {
@@ -97,6 +133,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn short_and_long_texts_are_read_alike(text in "[0-9]{1,9}(\\.[0-9.]{0,8}|x)?", scale in 0u8..12) {
+            if let Some(value) = short(text.as_bytes(), scale) {
+                prop_assert_eq!(long(text.as_bytes(), scale), Ok(i128::from(value)));
+            }
+        }
+
         #[test]
         fn agrees_with_its_own_rendering(value in -10i128.pow(18)..10i128.pow(18), scale in 0u8..10) {
             let unsigned = format!("{:0>width$}", value.unsigned_abs(), width = usize::from(scale) + 1);

@@ -61,24 +61,22 @@ impl Sorter {
     /// only grows mostly are, is not copied. `None` for a run without rows.
     pub(super) fn sort(&self, batches: Vec<RecordBatch>) -> Result<Option<SortedRun>, ArrowError> {
         let keys = self.keys(&batches)?;
-        let places: Vec<(usize, usize)> = batches
-            .iter()
-            .enumerate()
-            .flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)))
-            .collect();
-        let places = match &keys {
-            Keys::Integers(keys) => order(places, |place| keys[place.0][place.1]),
-            Keys::Rows(keys) => order(places, |place| keys[place.0].row(place.1)),
-        };
-        let (Some(first), Some(last)) = (places.order.first(), places.order.last()) else {
-            return Ok(None);
-        };
-        let (first, last) = (keys.get(*first), keys.get(*last));
-        if places.was_sorted {
+        let mut places = places(&batches);
+        if keys.are_sorted() {
+            let Some(first) = places.next() else { return Ok(None) };
+            let last = places.last().unwrap_or(first);
+            let (first, last) = (keys.get(first), keys.get(last));
             return Ok(Some(SortedRun { batches, first, last }));
         }
+        let mut order: Vec<Place> = places.collect();
+        match &keys {
+            Keys::Integers(keys) => order.sort_by_key(|(batch, row)| keys[*batch][*row]),
+            Keys::Rows(keys) => order.sort_by_key(|(batch, row)| keys[*batch].row(*row)),
+        }
+        let (Some(first), Some(last)) = (order.first(), order.last()) else { return Ok(None) };
+        let (first, last) = (keys.get(*first), keys.get(*last));
         let sources: Vec<&RecordBatch> = batches.iter().collect();
-        let taken = places.order.chunks(SORTED_BATCH_ROWS);
+        let taken = order.chunks(SORTED_BATCH_ROWS);
         let sorted = taken.map(|places| interleave_record_batch(&sources, places));
         Ok(Some(SortedRun { batches: sorted.collect::<Result<_, _>>()?, first, last }))
     }
@@ -112,23 +110,26 @@ impl Sorter {
 }
 
 impl Keys {
-    fn get(&self, (batch, row): (usize, usize)) -> Key {
+    fn get(&self, (batch, row): Place) -> Key {
         match self {
             Keys::Integers(keys) => Key::Integer(keys[batch][row]),
             Keys::Rows(keys) => Key::Row(keys[batch].row(row).owned()),
         }
     }
-}
 
-struct Ordered {
-    order: Vec<(usize, usize)>,
-    was_sorted: bool,
-}
-
-fn order<K: Ord>(mut order: Vec<(usize, usize)>, key: impl Fn(&(usize, usize)) -> K) -> Ordered {
-    let was_sorted = order.is_sorted_by_key(&key);
-    if !was_sorted {
-        order.sort_by_key(key);
+    fn are_sorted(&self) -> bool {
+        match self {
+            Keys::Integers(keys) => keys.iter().flatten().is_sorted(),
+            Keys::Rows(keys) => keys.iter().flat_map(Rows::iter).is_sorted(),
+        }
     }
-    Ordered { order, was_sorted }
+}
+
+/// A row: the position of its batch and its own within.
+type Place = (usize, usize);
+
+/// Every row where it stands.
+fn places(batches: &[RecordBatch]) -> impl Iterator<Item = Place> {
+    let batches = batches.iter().enumerate();
+    batches.flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::types::{FromSql, ToSql};
-use tokio_postgres::{Client, Row, SimpleQueryMessage};
+use tokio_postgres::{Client, Row};
 
 use super::Provider;
 use crate::conn::{PINNED_SETTINGS, assert_pinned};
@@ -92,25 +92,6 @@ impl Control {
     pub(crate) async fn execute(&self, context: &str, sql: &str) -> Result<()> {
         let done = self.client()?.batch_execute(sql).await;
         done.map_err(|source| Error::from_query(context, source))
-    }
-
-    /// The first column of the first row of a statement that cannot be prepared.
-    pub(crate) async fn simple_value(&self, context: &str, sql: &str) -> Result<Option<String>> {
-        let messages = self.client()?.simple_query(sql).await;
-        let messages = messages.map_err(|source| Error::from_query(context, source))?;
-        Ok(messages.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
-        }))
-    }
-
-    pub(crate) async fn copy_out(
-        &self,
-        context: &str,
-        sql: &str,
-    ) -> Result<tokio_postgres::CopyOutStream> {
-        let stream = self.client()?.copy_out(sql).await;
-        stream.map_err(|source| Error::from_query(context, source))
     }
 
     /// Whether the socket is gone.

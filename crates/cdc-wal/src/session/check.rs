@@ -43,19 +43,10 @@ pub(crate) async fn start(
             found: wal_end.to_string(),
         });
     }
-    let mut settings = read_settings(session).await?;
-    assert_pinned(&settings)?;
-    let mut number = |name: &str| settings.remove(name).unwrap_or_default();
-    let version = number("server_version_num");
-    let version_num = version.parse().unwrap_or_default();
-    if version_num < OLDEST_VERSION {
-        return Err(Error::Version { found: version });
-    }
-    let millis = number("wal_sender_timeout").parse().unwrap_or_default();
+    let Settings { version_num, wal_sender_timeout } = check_settings(session).await?;
     check_publication(session, &options.publication).await?;
     check_slot(session, at, &database).await?;
     start_replication(session, at, options, version_num).await?;
-    let wal_sender_timeout = Duration::from_millis(millis);
     Ok(ServerFacts { version_num, timeline, wal_sender_timeout, wal_end })
 }
 
@@ -88,6 +79,27 @@ async fn check_identity(session: &mut Session, at: &ResumePoint, held: Lsn) -> R
         timeline::check_switch(session, at.timeline, timeline, held).await?;
     }
     Ok(identity)
+}
+
+/// What matters of the settings of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) version_num: u32,
+    wal_sender_timeout: Duration,
+}
+
+/// Checks that the server is one that is supported and every pinned setting as it must be.
+pub(crate) async fn check_settings(session: &mut Session) -> Result<Settings> {
+    let mut settings = read_settings(session).await?;
+    assert_pinned(&settings)?;
+    let mut number = |name: &str| settings.remove(name).unwrap_or_default();
+    let version = number("server_version_num");
+    let version_num = version.parse().unwrap_or_default();
+    if version_num < OLDEST_VERSION {
+        return Err(Error::Version { found: version });
+    }
+    let millis = number("wal_sender_timeout").parse().unwrap_or_default();
+    Ok(Settings { version_num, wal_sender_timeout: Duration::from_millis(millis) })
 }
 
 async fn read_settings(session: &mut Session) -> Result<BTreeMap<String, String>> {

@@ -75,6 +75,18 @@ pub(crate) fn decode_frame(frame: &[u8]) -> Result<Frame<'_>> {
     }
 }
 
+/// Takes the first of whole CopyData frames: its body, and the frames behind it.
+#[inline]
+pub(crate) fn split_copy_data(frames: &mut [u8]) -> Result<Option<(&mut [u8], &mut [u8])>> {
+    if frames.is_empty() {
+        return Ok(None);
+    }
+    let length = frame_len(frames)?.filter(|_| frames[0] == b'd');
+    let frame = length.and_then(|length| frames.split_at_mut_checked(length));
+    let (frame, rest) = frame.ok_or_else(|| Error::protocol("half a row of a copy"))?;
+    Ok(Some((&mut frame[HEADER..], rest)))
+}
+
 #[inline]
 fn lsn(bytes: &[u8], at: usize) -> Lsn {
     let chunk = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>).copied();

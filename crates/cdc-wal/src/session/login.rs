@@ -1,7 +1,5 @@
 //! The start of a replication session: startup packet, authentication, parameters.
 
-use std::collections::BTreeMap;
-
 use bytes::BytesMut;
 use cdc_core::{ExposeSecret, SecretString};
 use fallible_iterator::FallibleIterator;
@@ -13,12 +11,21 @@ use super::Session;
 use crate::conn::{Conn, Connector, Endpoint, Host, PINNED_SETTINGS, no_suitable_host};
 use crate::{Error, Result};
 
-/// Opens a replication session on the first host that fits.
-pub(crate) async fn connect(connector: &Connector) -> Result<Session> {
+/// Which backend the server is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// One that sends the write-ahead log.
+    WalSender,
+    /// One that runs statements.
+    Plain,
+}
+
+/// Opens a session on the first host that fits.
+pub(crate) async fn connect(connector: &Connector, backend: Backend) -> Result<Session> {
     let endpoint = connector.endpoint()?;
     let mut failed = no_suitable_host(&endpoint);
     for host in &endpoint.hosts {
-        match connect_to(connector, &endpoint, host).await {
+        match connect_to(connector, &endpoint, host, backend).await {
             Ok(Some(session)) => return Ok(session),
             Ok(None) => {}
             Err(error) => failed = error,
@@ -31,10 +38,11 @@ async fn connect_to(
     connector: &Connector,
     endpoint: &Endpoint,
     host: &Host,
+    backend: Backend,
 ) -> Result<Option<Session>> {
     let conn = connector.dial(endpoint, host).await?;
     let password = connector.password(endpoint, host).await?;
-    let login = log_in(conn, endpoint, password.as_ref());
+    let login = log_in(conn, endpoint, backend, password.as_ref());
     let session = match tokio::time::timeout(endpoint.connect_timeout, login).await {
         Ok(done) => done?,
         Err(_) => {
@@ -51,11 +59,12 @@ async fn connect_to(
 async fn log_in(
     conn: Conn,
     endpoint: &Endpoint,
+    backend: Backend,
     password: Option<&SecretString>,
 ) -> Result<Session> {
-    let mut session = Session { conn, buf: BytesMut::new(), parameters: BTreeMap::new() };
+    let mut session = Session::new(conn);
     let mut out = BytesMut::new();
-    frontend::startup_message(startup_parameters(endpoint), &mut out)
+    frontend::startup_message(startup_parameters(endpoint, backend), &mut out)
         .map_err(|source| session.broken("writing the startup packet", source))?;
     session.send(&out).await?;
     let mut login = Login { endpoint, password, scram: None };
@@ -79,13 +88,15 @@ async fn log_in(
     }
 }
 
-fn startup_parameters(endpoint: &Endpoint) -> Vec<(&str, &str)> {
+fn startup_parameters(endpoint: &Endpoint, backend: Backend) -> Vec<(&str, &str)> {
     let mut parameters = vec![
         ("user", endpoint.user.as_str()),
         ("database", endpoint.database.as_str()),
-        ("replication", "database"),
         ("application_name", endpoint.application_name.as_str()),
     ];
+    if backend == Backend::WalSender {
+        parameters.push(("replication", "database"));
+    }
     if let Some(options) = &endpoint.options {
         parameters.push(("options", options));
     }

@@ -1,17 +1,21 @@
-//! The replication session: a walsender spoken to natively, because the protocol's details decide
-//! whether changes are lost (notices, acknowledgements, shutdown).
+//! Sessions spoken natively: a walsender, because the protocol's details decide whether changes are
+//! lost (notices, acknowledgements, shutdown), and a plain backend whose COPY is taken as it
+//! arrives, many rows at a time.
 //!
 //! ```text
-//!  open ── login ── checks (system, settings, slot, publication) ── START_REPLICATION
-//!    └─ the reader thread: read ─ frame ─ queue blocks │ status messages │ stall and drain clocks
+//!  open ── login ┬─ checks (system, settings, slot, publication) ── START_REPLICATION
+//!                │    └─ the reader thread: read ─ frame ─ queue blocks │ status messages │ clocks
+//!                └─ checks (settings) ── statements ── COPY: read ─ frame ─ pieces of rows
 //! ```
 
 mod check;
+mod copy;
 pub(crate) mod frame;
 mod login;
 mod pulse;
 mod query;
 mod reader;
+mod room;
 mod splitter;
 mod timeline;
 
@@ -26,21 +30,37 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::conn::Conn;
 use crate::{Error, Result, ServerMessage};
 
-pub(crate) use check::{ServerFacts, start};
-pub(crate) use login::connect;
+pub(crate) use check::{ServerFacts, check_settings, start};
+pub(crate) use copy::Rows;
+pub(crate) use login::{Backend, connect};
 pub(crate) use reader::{Queue, Reader};
 #[cfg(test)]
 pub(crate) use splitter::{Seen, Splitter};
 
-/// A logged-in replication connection that is not streaming yet.
+/// A logged-in connection that is not streaming yet.
 #[derive(Debug)]
 pub(crate) struct Session {
     conn: Conn,
     buf: BytesMut,
     parameters: BTreeMap<String, String>,
+    /// Whether the answer to the last statement has not been read to its end.
+    answering: bool,
 }
 
 impl Session {
+    fn new(conn: Conn) -> Self {
+        Self { conn, buf: BytesMut::new(), parameters: BTreeMap::new(), answering: false }
+    }
+
+    /// Says goodbye; the server ends the session as soon as it has read it.
+    pub(crate) async fn close(mut self) {
+        /// `Terminate`.
+        const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
+        if let Err(error) = self.send(&TERMINATE).await {
+            tracing::debug!(%error, "a session was gone before it was closed");
+        }
+    }
+
     async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         let sent = async {
             self.conn.write_all(bytes).await?;
@@ -62,7 +82,8 @@ impl Session {
 
     /// Reads more bytes; the end of the connection is an error.
     async fn fill(&mut self) -> Result<()> {
-        let read = self.conn.read_buf(&mut self.buf).await;
+        let room = room::with_room(&mut self.buf, 0);
+        let read = self.conn.read_buf(room).await;
         match read {
             Ok(0) => Err(self.broken("waiting for an answer", io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! The simple query protocol on a replication connection.
+//! The simple query protocol.
 
 use bytes::BytesMut;
 use fallible_iterator::FallibleIterator;
@@ -14,6 +14,7 @@ pub(crate) type Row = Vec<Option<String>>;
 impl Session {
     /// Runs one command and returns its rows. `context` names it in errors.
     pub(crate) async fn query(&mut self, context: &str, sql: &str) -> Result<Vec<Row>> {
+        self.skip_answer().await?;
         self.send_query(sql).await?;
         let mut rows = Vec::new();
         let mut failed = None;
@@ -58,7 +59,7 @@ impl Session {
         }
     }
 
-    async fn send_query(&mut self, sql: &str) -> Result<()> {
+    pub(super) async fn send_query(&mut self, sql: &str) -> Result<()> {
         let mut out = BytesMut::new();
         frontend::query(sql, &mut out).map_err(|source| self.broken("writing a query", source))?;
         self.send(&out).await

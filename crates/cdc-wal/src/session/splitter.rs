@@ -13,15 +13,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use cdc_core::Lsn;
 
 use super::frame::{Frame, decode_frame, frame_len};
+use super::room::with_room;
 use crate::spool::{Replay, Spool, Taken};
 use crate::{Error, Result};
-
-/// Room made for one read.
-const READ_BYTES: usize = 256 * 1024;
-/// Less room than this is enlarged before the next read.
-const READ_BYTES_MIN: usize = 64 * 1024;
-/// A frame of which so much has come is large.
-const LARGE_BYTES: usize = 1024 * 1024;
 
 /// One growing buffer: whole frames that were seen, then the start of a frame.
 #[derive(Debug)]
@@ -77,28 +71,9 @@ impl Splitter {
         }
     }
 
-    /// The buffer with room for a read; of a large frame whose length is known, for what is missing
-    /// of it and no more (in steps, so that a forged length allocates no more than twice what
-    /// arrived).
+    /// The buffer with room for a read.
     pub(crate) fn room(&mut self) -> &mut BytesMut {
-        let spare = self.buf.capacity() - self.buf.len();
-        let partial = self.buf.len() - self.whole;
-        if partial < LARGE_BYTES {
-            if spare < READ_BYTES_MIN {
-                self.buf.reserve(READ_BYTES);
-            }
-            return &mut self.buf;
-        }
-        let length = frame_len(&self.buf[self.whole..]).ok().flatten();
-        let missing = length.map_or(0, |length| length.saturating_sub(partial));
-        if spare < missing.clamp(1, READ_BYTES_MIN) {
-            // growing by doubling would leave half of a buffer unused that may stay for long
-            let more = missing.min(partial).max(1);
-            let mut exact = BytesMut::with_capacity(self.buf.len() + more);
-            exact.extend_from_slice(&self.buf);
-            self.buf = exact;
-        }
-        &mut self.buf
+        with_room(&mut self.buf, self.whole)
     }
 
     /// Bytes of whole frames that wait for the consumer, replays left out.
@@ -247,6 +222,7 @@ impl Splitter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::room::READ_BYTES_MIN;
     use super::*;
     use proptest::prelude::*;
 

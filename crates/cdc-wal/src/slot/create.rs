@@ -11,7 +11,7 @@ use cdc_core::{Lsn, TableName, quote_ident};
 
 use crate::control::{Control, OldestTransaction, Source, get};
 use crate::error::{Error, Result};
-use crate::session::{self, Session};
+use crate::session::{self, Backend, Session};
 
 /// The first server with options in parentheses.
 const OPTION_LIST_FROM: u32 = 150_000;
@@ -105,7 +105,7 @@ impl Source {
     /// too long, naming it; [`Error::TableRewritten`]. No slot is left behind by an error.
     pub async fn create_slot(&self, spec: &SlotSpec) -> Result<SlotSnapshot> {
         let control = self.connect().await?;
-        let mut session = session::connect(self.connector()).await?;
+        let mut session = session::connect(self.connector(), Backend::WalSender).await?;
         let pid = prepare(&mut session, spec).await?;
         let storage = storage(&control, &spec.tables).await?;
         let creation = create(session, spec, control.server_version_num());

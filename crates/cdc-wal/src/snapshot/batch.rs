@@ -1,35 +1,38 @@
 //! Many rows of COPY text in one buffer, and how they are taken apart
 //! (<https://www.postgresql.org/docs/current/sql-copy.html>, "Text Format").
 //!
-//! The server writes a tab between columns and a newline behind each row, escapes those and the
-//! backslash inside values, and writes NULL as `\N`. Almost no value holds a backslash, so a cell
-//! is a slice of the buffer unless it does; then it is unescaped in place.
+//! Each row is one CopyData frame. The server writes a tab between columns and a newline behind
+//! each row, escapes those and the backslash inside values, and writes NULL as `\N`. Almost no
+//! value holds a backslash, so a cell is a slice of the buffer unless it does; then it is unescaped
+//! in place.
 
 use cdc_core::{Cell, TableName};
 
 use crate::error::{Error, Result};
+use crate::session::Rows;
+use crate::session::frame;
 
 /// Whole rows of one COPY.
 #[derive(Debug)]
 pub struct CopyBatch {
     table: TableName,
     columns: usize,
-    bytes: Vec<u8>,
+    rows: Rows,
 }
 
 impl CopyBatch {
-    pub(crate) fn new(table: TableName, columns: usize, bytes: Vec<u8>) -> Self {
-        Self { table, columns, bytes }
+    pub(crate) fn new(table: TableName, columns: usize, rows: Rows) -> Self {
+        Self { table, columns, rows }
     }
 
-    /// Bytes of COPY text, for budgets.
+    /// Bytes that the batch holds, for budgets.
     pub fn byte_len(&self) -> usize {
-        self.bytes.len()
+        self.rows.frames.len()
     }
 
-    /// Rows, for progress: text COPY escapes line feeds within values.
+    /// Rows, for progress.
     pub fn row_count(&self) -> u64 {
-        memchr::memchr_iter(b'\n', &self.bytes).count() as u64
+        self.rows.count
     }
 
     /// Hands each row to `take`, its cells in the order of the job's columns, and gives the number
@@ -43,22 +46,19 @@ impl CopyBatch {
         &mut self,
         mut take: impl FnMut(&[Cell<'_>]) -> Result<(), E>,
     ) -> Result<u64, E> {
-        let Self { table, columns, bytes } = self;
-        let columns = *columns;
+        let Self { table, columns, rows } = self;
+        let (mut frames, columns) = (std::mem::take(&mut rows.frames), *columns);
         let mut cells = Vec::with_capacity(columns);
-        let mut rest = bytes.as_mut_slice();
-        let mut rows = 0;
-        while !rest.is_empty() {
+        let mut rest: &mut [u8] = &mut frames;
+        while let Some((row, others)) = frame::split_copy_data(rest)? {
             cells.clear();
-            rest = match split_row(rest, columns, &mut cells) {
-                Some(rest) => rest,
-                None => return Err(malformed(table, columns).into()),
-            };
-            take(&cells)?;
-            rows += 1;
+            match split_row(row, columns, &mut cells) {
+                Some([]) => take(&cells)?,
+                _ => return Err(malformed(table, columns).into()),
+            }
+            rest = others;
         }
-        bytes.clear();
-        Ok(rows)
+        Ok(std::mem::take(&mut rows.count))
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn batch(columns: usize, text: &[u8]) -> CopyBatch {
-        CopyBatch::new(TableName::new("public", "t"), columns, text.to_vec())
+        CopyBatch::new(TableName::new("public", "t"), columns, Rows::of_lines(text))
     }
 
     /// Rows as owned values, NULL as `None`.

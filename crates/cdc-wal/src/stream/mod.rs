@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::conn::Connector;
-use crate::session::{self, Queue, Reader};
+use crate::session::{self, Backend, Queue, Reader};
 use crate::{Error, Result};
 
 pub(crate) use ack::AckState;
@@ -154,7 +154,7 @@ fn read_on_this_thread(
         .build()
         .map_err(|source| Error::Io { context: "starting the reader".into(), source })?;
     runtime.block_on(async move {
-        let mut session = session::connect(&start.connector).await?;
+        let mut session = session::connect(&start.connector, Backend::WalSender).await?;
         let facts = session::start(&mut session, &start.at, &start.options).await?;
         tracing::info!(slot = start.at.slot, lsn = %start.at.lsn, "replication stream started");
         let reader = Reader::new(session, &facts, start.at, start.options, ends);
