@@ -5,7 +5,7 @@ use cdc_core::text::{self, TextError};
 use cdc_core::{Cell, Lsn, TableName};
 
 use crate::pgoutput::{Message, RelationCache, Tuples, decode};
-use crate::session::{Seen, Splitter};
+use crate::session::{Rows, Seen, Splitter};
 use crate::snapshot::CopyBatch;
 use crate::spool::Spool;
 use crate::stream::{Block, SpoolOptions};
@@ -103,7 +103,7 @@ pub(super) fn frame_splitter(input: &[u8]) {
 pub(super) fn copy_rows(input: &[u8]) {
     let Some((first, rows)) = input.split_first() else { return };
     let columns = usize::from(first % 9);
-    let mut batch = CopyBatch::new(TableName::new("s", "t"), columns, rows.to_vec());
+    let mut batch = CopyBatch::new(TableName::new("s", "t"), columns, Rows::of_lines(rows));
     let mut read: Vec<Vec<Option<Vec<u8>>>> = Vec::new();
     let outcome: crate::Result<u64> = batch.rows(|cells| {
         assert_eq!(cells.len(), columns);

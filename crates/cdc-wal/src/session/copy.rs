@@ -21,6 +21,22 @@ pub(crate) struct Rows {
     pub(crate) count: u64,
 }
 
+impl Rows {
+    /// Rows as the server sends them: within values it escapes the newline, so each one ends a row.
+    #[cfg(test)]
+    pub(crate) fn of_lines(text: &[u8]) -> Self {
+        use bytes::BufMut;
+        let (mut frames, mut count) = (BytesMut::new(), 0);
+        for row in text.split_inclusive(|byte| *byte == b'\n') {
+            frames.put_u8(b'd');
+            frames.put_u32(u32::try_from(row.len() + 4).unwrap_or(u32::MAX));
+            frames.put_slice(row);
+            count += 1;
+        }
+        Self { frames, count }
+    }
+}
+
 impl Session {
     /// Starts a COPY TO STDOUT. `context` names it in errors.
     ///

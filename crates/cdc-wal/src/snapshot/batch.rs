@@ -139,19 +139,10 @@ impl StripPrefixMut for &mut [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::{BufMut, BytesMut};
     use proptest::prelude::*;
 
     fn batch(columns: usize, text: &[u8]) -> CopyBatch {
-        let mut frames = BytesMut::new();
-        // a newline inside a value is escaped, so each one ends a row
-        for row in text.split_inclusive(|byte| *byte == b'\n') {
-            frames.put_u8(b'd');
-            frames.put_u32(u32::try_from(row.len() + 4).unwrap());
-            frames.put_slice(row);
-        }
-        let count = memchr::memchr_iter(b'\n', text).count() as u64;
-        CopyBatch::new(TableName::new("public", "t"), columns, Rows { frames, count })
+        CopyBatch::new(TableName::new("public", "t"), columns, Rows::of_lines(text))
     }
 
     /// Rows as owned values, NULL as `None`.
