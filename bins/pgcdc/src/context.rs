@@ -74,7 +74,12 @@ pub(crate) fn source(config: &Config) -> Result<Source> {
 }
 
 fn endpoint(config: &Config) -> Result<Endpoint> {
-    Ok(Endpoint::parse(&config.source_url()?)?)
+    let url = config.source_url()?;
+    let timeout = config.source.as_ref().map(|source| source.postgres.connect_timeout.0);
+    Ok(match timeout {
+        Some(timeout) => Endpoint::parse_with_timeout(&url, timeout)?,
+        None => Endpoint::parse(&url)?,
+    })
 }
 
 /// Runs a future on a runtime with all threads.

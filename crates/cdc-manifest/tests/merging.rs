@@ -119,6 +119,22 @@ fn the_gaps_of_both_sides_stay() {
 }
 
 #[test]
+fn a_gap_that_both_sides_stretched_is_one_gap() {
+    let mut base = example();
+    table(&mut base).gaps = vec![gap(1)];
+    let stretched = |to: u64| {
+        let mut next = base.clone();
+        table(&mut next).gaps[0].lsn_to = Lsn(to);
+        next
+    };
+    let (short, long) = (stretched(10), stretched(20));
+    for (ours, theirs) in [(&short, &long), (&long, &short)] {
+        let mut merged = Manifest::merge(&base, ours, theirs).unwrap();
+        assert_eq!(table(&mut merged).gaps, table(&mut long.clone()).gaps);
+    }
+}
+
+#[test]
 fn two_epochs_of_one_number_are_refused() {
     let base = example();
     let ours = flushed(&base);

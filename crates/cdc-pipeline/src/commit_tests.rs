@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cdc_core::{Clock, Epoch, ErrorKind, LakeLocation, Lsn, SystemClock};
+use cdc_core::{Clock, Epoch, ErrorKind, LakeLocation, Lsn, SystemClock, TableName};
 use cdc_iceberg::{Committer, LakeFiles, MemoryCatalog};
 use cdc_manifest::{
     CatalogInfo, CompactionInfo, LakeStore, Manifest, ManifestStore, RawRetention, RefsStore,
-    SourceInfo, Swap, Versioned,
+    SourceInfo, Swap, TableEntry, Versioned,
 };
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::Error;
 use crate::commit::{BatchName, CommitState};
+use crate::control::VerifiedRecord;
 use crate::fence::{Breaker, BreakerSettings, Fence, raise_generation};
 use crate::lake::Lake;
 use crate::settings::RefSettings;
@@ -269,6 +270,25 @@ async fn what_a_rival_wrote_is_merged_with() {
     assert_eq!((stored.roles.len(), stored.extra.len()), (1, 1));
     assert_eq!(stored, state.manifest.value);
     assert_eq!(state.fence.breaker.total(), 2);
+}
+
+#[tokio::test]
+async fn a_record_is_not_lost_to_a_rival_that_covers_as_much() {
+    let (mut state, _) = taken_over(Loss::Request, 0).await;
+    let table = TableName::new("public", "items");
+    rival(&state, |manifest| {
+        manifest.tables.insert(table.clone(), TableEntry::excluded(&table, "a test"));
+    })
+    .await;
+    state.manifest = state.lake.manifests.require().await.unwrap();
+    rival(&state, |manifest| manifest.roles = [("auditor".into(), Default::default())].into())
+        .await;
+    let at = SystemClock.now();
+    let record = VerifiedRecord { lsn: Lsn(0x1000), at, tables: vec![table.to_string()] };
+    state.record(&record).await.unwrap();
+    let stored = stored(&state).await;
+    assert_eq!(stored.tables[&table].verified_through, Some(Lsn(0x1000)));
+    assert_eq!(stored.roles.len(), 1);
 }
 
 #[tokio::test]

@@ -96,6 +96,7 @@ enum Action {
     Block(Option<Block>),
     Flushed(Box<Flushed>),
     FlushDue,
+    CoverDue,
     Progress,
     Drain,
     Asked(Ask),
@@ -187,12 +188,13 @@ impl<'s> Ingest<'s> {
     /// signal stay where they are until they are taken.
     async fn next_action(&mut self) -> Result<Action, Error> {
         let takes_blocks = self.takes_blocks();
-        let due = self.flush_due_at();
+        let (due, cover_due) = (self.flush_due_at(), self.cover_due_at());
         tokio::select! {
             biased;
             flushed = joined(&mut self.flush) => Ok(Action::Flushed(Box::new(flushed?))),
             () = self.stop.cancelled(), if !self.draining => Ok(Action::Drain),
             () = until(due) => Ok(Action::FlushDue),
+            () = until(cover_due) => Ok(Action::CoverDue),
             () = until(self.cut.held_until()) => Ok(Action::HoldOver),
             ask = self.cut.next_ask() => Ok(Action::Asked(ask)),
             changed = self.progress.changed() => match changed {
@@ -248,7 +250,7 @@ impl<'s> Ingest<'s> {
                 self.cut.expire();
                 Ok(())
             }
-            Action::FlushDue | Action::Progress => Ok(()),
+            Action::FlushDue | Action::CoverDue | Action::Progress => Ok(()),
         }
     }
 
@@ -483,14 +485,22 @@ impl<'s> Ingest<'s> {
         self.live.send_modify(|live| live.last_error = quarantine::summary(manifest));
     }
 
+    /// Whether the server says that nothing of ours is to come, and nothing of ours is in flight.
+    fn is_idle(&self) -> bool {
+        let is_busy = self.flush.is_some() || self.transaction.is_some() || !self.batch.is_empty();
+        self.idle.is_some() && !is_busy && self.catch_up.is_none()
+    }
+
+    /// When the covered position may follow the server's again. A server that was told of all that
+    /// it sent says nothing more, so it is not waited for.
+    fn cover_due_at(&self) -> Option<Instant> {
+        self.last_cover.filter(|_| self.is_idle()).map(|last| last + COVER_INTERVAL)
+    }
+
     /// With nothing of ours in flight the covered position follows the server's: at most every
     /// [`COVER_INTERVAL`], at once when the server waits to shut down.
     fn cover_if_idle(&mut self) {
-        let Some(mark) = self.idle else { return };
-        let is_busy = self.flush.is_some() || self.transaction.is_some() || !self.batch.is_empty();
-        if is_busy || self.catch_up.is_some() {
-            return;
-        }
+        let Some(mark) = self.idle.filter(|_| self.is_idle()) else { return };
         let urgent = self.progress.borrow().drain_requested;
         let is_early = self.last_cover.is_some_and(|last| last.elapsed() < COVER_INTERVAL);
         if is_early && !urgent {

@@ -20,11 +20,16 @@ pub(crate) async fn unfinished(
     record: &InitRecord,
     state_dir: &Path,
 ) -> Result<(), Error> {
+    let found = lake.manifests.load().await?;
+    if found.as_ref().is_some_and(|found| found.value.lake_id == record.lake_id) {
+        // it was finished after all: what it made belongs to the lake now
+        return InitRecord::remove(state_dir);
+    }
     control.drop_slot(&record.slot).await?;
     if record.publication_made {
         control.drop_publication(&record.publication).await?;
     }
-    if lake.manifests.load().await?.is_some() {
+    if found.is_some() {
         // a lake stands there, made by another init at the same time: its files are not ours
         tracing::warn!("another init made a lake at this root; its files are left alone");
         return InitRecord::remove(state_dir);

@@ -18,6 +18,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     ("a_slot_whose_wal_was_removed_is_a_gap", slot_lost),
     ("a_slot_that_idled_too_long_is_a_gap", slot_timed_out),
     ("a_publication_dropped_and_made_again_is_a_gap", publication_made_again),
+    ("a_table_taken_out_of_the_publication_is_a_gap", table_unpublished),
     ("another_system_is_a_gap", another_system),
     ("a_restore_that_lacks_what_we_hold_is_a_gap", restored_to_before),
     ("a_new_timeline_that_holds_all_we_hold_is_followed", promoted),
@@ -82,8 +83,9 @@ fn slot_advanced(env: &Env<'_>) -> Result<()> {
     let lab = env.lab()?;
     stopped(&lab)?;
     let slot = lab.slot();
+    // A slot advances to what is flushed, and the server of the tests does not flush at commit.
     lab.database().execute(&format!(
-        "INSERT INTO items VALUES (2, 'skipped');
+        "SET synchronous_commit = on; INSERT INTO items VALUES (2, 'skipped');
          SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn());"
     ))?;
     expect_gap(&lab, &[&slot])
@@ -149,6 +151,23 @@ fn publication_made_again(env: &Env<'_>) -> Result<()> {
     lab.expect_failed_start(FATAL_LIMIT, &words)?;
     ensure!(lab.live()?["state"] == "failed", "live.json says {}", lab.live()?["state"]);
     lab.expect_confirmed_is_covered()
+}
+
+fn table_unpublished(env: &Env<'_>) -> Result<()> {
+    let lab = env.lab()?;
+    let publication = lab.publication();
+    lab.database().execute("CREATE TABLE dropped (id int PRIMARY KEY)")?;
+    stopped(&lab)?;
+    // A table that the source no longer has is no gap: there is nothing to miss.
+    lab.database().execute(&format!(
+        "DROP TABLE dropped; ALTER PUBLICATION {publication} DROP TABLE items;"
+    ))?;
+    expect_gap(&lab, &[&publication, "public.items", "ALTER PUBLICATION"])?;
+    lab.database().execute(&format!("ALTER PUBLICATION {publication} ADD TABLE items"))?;
+    let daemon = lab.start()?;
+    lab.database().execute("INSERT INTO items VALUES (2, 'published again')")?;
+    lab.settle(&daemon)?;
+    daemon.stop()
 }
 
 fn another_system(env: &Env<'_>) -> Result<()> {

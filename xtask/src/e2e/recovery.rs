@@ -147,11 +147,11 @@ fn tables_ahead(env: &Env<'_>) -> Result<()> {
     lab.database()
         .execute("CREATE TABLE quiet (id int PRIMARY KEY); INSERT INTO quiet VALUES (1)")?;
     lab.init()?;
+    let oracle = Oracle::watch(lab.database())?;
     let daemon = lab.start()?;
     lab.database().execute("UPDATE items SET v = 'first' WHERE id < 20")?;
     lab.settle(&daemon)?;
     daemon.stop()?;
-    let oracle = Oracle::watch(lab.database())?;
     let file = lab.lake().join("manifest.json");
     let behind = fs::read(&file)?;
     let (slot, kept) = (lab.slot(), format!("kept_{}", lab.database().name()));

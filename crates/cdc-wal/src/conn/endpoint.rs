@@ -11,6 +11,8 @@ use crate::{Error, Result};
 
 const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What stands for no limit.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// One server to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +160,12 @@ impl Endpoint {
     /// The role is required; the host defaults to `localhost`, the database to the role's name. A
     /// parameter that we do not honour is an error rather than silently ignored.
     pub fn parse(url: &SecretString) -> Result<Self> {
+        Self::parse_with_timeout(url, DEFAULT_CONNECT_TIMEOUT)
+    }
+
+    /// Reads a URL as [`Endpoint::parse`] does, with this connect timeout if it names none; zero is
+    /// no limit, as in the URL.
+    pub fn parse_with_timeout(url: &SecretString, otherwise: Duration) -> Result<Self> {
         let mut parsed = url::split(url.expose_secret())?;
         let parameters = &mut parsed.parameters;
         let user =
@@ -172,7 +180,7 @@ impl Endpoint {
                 .take("application_name")
                 .or_else(|| parameters.take("fallback_application_name"))
                 .unwrap_or_else(|| "pgcdc".to_owned()),
-            connect_timeout: connect_timeout(parameters)?,
+            connect_timeout: connect_timeout(parameters, otherwise)?,
             target_session: target_session(parameters)?,
             options: parameters.take("options"),
             passfile: parameters.take("passfile").map(PathBuf::from),
@@ -245,15 +253,13 @@ fn tls_policy(parameters: &mut Parameters) -> Result<TlsPolicy> {
     Ok(policy)
 }
 
-fn connect_timeout(parameters: &mut Parameters) -> Result<Duration> {
-    let Some(text) = parameters.take("connect_timeout") else {
-        return Ok(DEFAULT_CONNECT_TIMEOUT);
+fn connect_timeout(parameters: &mut Parameters, otherwise: Duration) -> Result<Duration> {
+    let timeout = match parameters.take("connect_timeout").map(|text| text.parse()) {
+        None => otherwise,
+        Some(Ok(seconds)) => Duration::from_secs(seconds),
+        Some(Err(_)) => return Err(url_error("connect_timeout is not a number of seconds")),
     };
-    match text.parse::<u64>() {
-        Ok(0) => Ok(Duration::from_secs(3600)),
-        Ok(seconds) => Ok(Duration::from_secs(seconds.min(3600))),
-        Err(_) => Err(url_error("connect_timeout is not a number of seconds")),
-    }
+    Ok(if timeout.is_zero() { CONNECT_TIMEOUT_MAX } else { timeout.min(CONNECT_TIMEOUT_MAX) })
 }
 
 fn target_session(parameters: &mut Parameters) -> Result<TargetSession> {
@@ -304,6 +310,22 @@ mod tests {
         ];
         for (url, expected) in cases {
             assert_eq!(parse(url).unwrap().describe(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_url_knows_better_how_long_to_wait() {
+        let cases = [
+            ("", 7, 7),
+            ("?connect_timeout=2", 7, 2),
+            ("?connect_timeout=0", 7, 3600),
+            ("", 0, 3600),
+        ];
+        for (parameters, otherwise, expected) in cases {
+            let url = SecretString::from(format!("postgres://u@h/d{parameters}"));
+            let otherwise = Duration::from_secs(otherwise);
+            let endpoint = Endpoint::parse_with_timeout(&url, otherwise).unwrap();
+            assert_eq!(endpoint.connect_timeout.as_secs(), expected, "{parameters}");
         }
     }
 

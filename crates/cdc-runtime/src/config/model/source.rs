@@ -37,7 +37,7 @@ pub struct PostgresConfig {
     /// Connections at most; at least init.parallel_workers + 2.
     #[schemars(range(min = 3))]
     pub max_conns: u32,
-    /// How long one connection attempt may take.
+    /// How long one connection attempt may take, where the URL does not say.
     pub connect_timeout: HumanDuration,
 }
 
