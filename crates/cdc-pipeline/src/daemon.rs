@@ -205,7 +205,6 @@ impl Daemon<'_> {
             stream = self.open(&state) => stream?,
             () = self.stop.cancelled() => return Ok(()),
         };
-        self.check_published(&state.manifest.value).await?;
         if self.fence.is_none() {
             self.take_over(&mut state).await?;
         }
@@ -275,26 +274,14 @@ impl Daemon<'_> {
         };
         let mut options = StreamOptions::new(&manifest.source.publication);
         options.held = furthest_beyond(state).map_or(Lsn::ZERO, |furthest| furthest.lsn);
+        let written = manifest.tables.values().filter(|entry| entry.is_written());
+        options.followed = written.filter_map(|entry| entry.source_oid).collect();
         options.buffer_bytes = options
             .buffer_bytes
             .min(self.settings.buffer_bytes_max / STREAM_BUFFER_PART)
             .max(STREAM_BUFFER_BYTES_MIN);
         options.spool = crate::spool::options(self.settings)?;
         Ok(WalStream::open(self.source, at, options).await?)
-    }
-
-    /// Refuses a publication that lacks a table which is followed and which the source still has:
-    /// the server would leave out its changes without a word.
-    async fn check_published(&self, manifest: &Manifest) -> Result<(), Error> {
-        let written = manifest.tables.values().filter(|entry| entry.is_written());
-        let oids: Vec<u32> = written.filter_map(|entry| entry.source_oid).collect();
-        let publication = manifest.source.publication.as_str();
-        let tables = self.source.connect().await?.unpublished(publication, &oids).await?;
-        if tables.is_empty() {
-            return Ok(());
-        }
-        let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
-        Err(Error::Unpublished { publication: publication.to_owned(), tables: tables.join(", ") })
     }
 
     /// Raises the generation: from now on a daemon of an older one cannot commit. That the slot is

@@ -249,16 +249,6 @@ pub enum Error {
     /// begins with what is there.
     #[error("manifest.json moved while the stream was opened")]
     LakeMoved,
-    /// Tables that the lake follows were taken out of the publication.
-    #[error(
-        "gap detected: publication {publication} leaves out {tables}, changes made meanwhile are not in the stream; hint: add them again with ALTER PUBLICATION … ADD TABLE, then `pgcdc verify` tells whether changes were lost"
-    )]
-    Unpublished {
-        /// The publication.
-        publication: String,
-        /// The tables, joined by commas.
-        tables: String,
-    },
     /// Another daemon took the lake over.
     #[error(
         "{holder} took this lake over with generation {found}, this process is generation {ours}; hint: only one daemon may write to a lake, stop one of the two"
@@ -399,7 +389,7 @@ impl Error {
             | Error::BreakerTripped { .. }
             | Error::DaemonRunning => ErrorKind::Conflict,
             Error::NotInitialised { .. } => ErrorKind::NotFound,
-            Error::Gap { .. } | Error::Unpublished { .. } => ErrorKind::Gap,
+            Error::Gap { .. } => ErrorKind::Gap,
             Error::BadManifest { .. } => ErrorKind::Corrupt,
             Error::Interrupted
             | Error::ManifestUnknown

@@ -322,6 +322,16 @@ pub enum Error {
         /// The position asked for.
         resume: Lsn,
     },
+    /// Tables that are followed were taken out of the publication.
+    #[error(
+        "gap detected: publication {publication} leaves out {tables}, changes made meanwhile are not in the stream; hint: add them again with ALTER PUBLICATION … ADD TABLE, then `pgcdc verify` tells whether changes were lost"
+    )]
+    Unpublished {
+        /// The publication.
+        publication: String,
+        /// The tables, joined by commas.
+        tables: String,
+    },
     /// The publication does not exist, now or at the position being read: what was committed
     /// without it is not in the stream.
     #[error(
@@ -428,6 +438,7 @@ impl Error {
             | Self::SlotLost { .. }
             | Self::SlotUnusable { .. }
             | Self::PublicationMissing { .. }
+            | Self::Unpublished { .. }
             | Self::Gap { .. } => ErrorKind::Gap,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::TaskGone { .. } => ErrorKind::Internal,

@@ -8,10 +8,10 @@ use std::time::Duration;
 use cdc_core::{ErrorKind, LakeLocation, Lsn};
 use cdc_governance::{RuleText, TableRules};
 use cdc_iceberg::{Catalog, MemoryCatalog, TableNaming};
-use cdc_manifest::{LakeStore, StorageSpec};
+use cdc_manifest::{LakeStore, RawRetention, StorageSpec};
 use cdc_pipeline::{
-    Components, Compression, DaemonSettings, Error, Failover, FlushSettings, LakeSettings,
-    RefSettings, ReplicationSettings, TruncateMode, TypeSettings,
+    BreakerSettings, Components, Compression, DaemonSettings, Error, Failover, FlushSettings,
+    LakeSettings, RefSettings, ReplicationSettings, Streaming, TruncateMode, TypeSettings,
 };
 use cdc_wal::{Connector, Endpoint};
 use object_store::memory::InMemory;
@@ -396,12 +396,16 @@ impl Theatre {
                 rules,
                 types: TypeSettings::default(),
                 truncate: TruncateMode::Apply,
+                streaming: Streaming::Off,
             },
             flush: self.plan.flush.clone(),
-            refs: RefSettings { inline_raw: 3 },
+            refs: RefSettings { inline_raw: 3, retention: RawRetention::default() },
             buffer_bytes_max: 64 << 20,
             live_interval: Duration::from_secs(10),
             heartbeat_interval: None,
+            spool_bytes_max: 64 << 20,
+            guardrail_bytes: None,
+            breaker: BreakerSettings { threshold: 10, window: Duration::from_secs(60) },
         }
     }
 }

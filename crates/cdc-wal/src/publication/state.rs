@@ -48,20 +48,7 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
 WHERE r.prpubid = $1 AND (pg_catalog.to_jsonb(r)->>'prqual' IS NOT NULL \
   OR pg_catalog.to_jsonb(r)->>'prattrs' IS NOT NULL)";
 
-const UNPUBLISHED: &str = "\
-SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-WHERE c.oid = ANY($1) AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_tables t \
-  WHERE t.pubname = $2 AND t.schemaname = n.nspname AND t.tablename = c.relname)";
-
 impl Control {
-    /// Those of the tables with these oids that the source has and a publication leaves out, by the
-    /// names they have now.
-    pub async fn unpublished(&self, name: &str, oids: &[u32]) -> Result<BTreeSet<TableName>> {
-        let context = format!("read the tables of publication {name}");
-        table_names(&self.query(&context, UNPUBLISHED, &[&oids, &name]).await?)
-    }
-
     /// A publication as it is now, `None` if it does not exist.
     pub async fn publication(&self, name: &str) -> Result<Option<PublicationState>> {
         let context = format!("read publication {name}");

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cdc_core::{Lsn, quote_ident, quote_literal};
+use cdc_core::{Lsn, TableName, quote_ident, quote_literal};
 
 use super::query::Row;
 use super::{Session, timeline};
@@ -45,6 +45,7 @@ pub(crate) async fn start(
     }
     let Settings { version_num, wal_sender_timeout } = check_settings(session).await?;
     check_publication(session, &options.publication).await?;
+    check_followed(session, options).await?;
     check_slot(session, at, &database).await?;
     start_replication(session, at, options, version_num).await?;
     Ok(ServerFacts { version_num, timeline, wal_sender_timeout, wal_end })
@@ -125,6 +126,31 @@ async fn check_publication(session: &mut Session, publication: &str) -> Result<(
         true => Err(Error::PublicationMissing { publication: publication.to_owned() }),
         false => Ok(()),
     }
+}
+
+/// Looks for tables that are followed and that the publication leaves out, by the names they have
+/// now.
+async fn check_followed(session: &mut Session, options: &StreamOptions) -> Result<()> {
+    if options.followed.is_empty() {
+        return Ok(());
+    }
+    let oids: Vec<String> = options.followed.iter().map(u32::to_string).collect();
+    let sql = format!(
+        "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.oid IN ({}) AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_tables t \
+           WHERE t.pubname = {} AND t.schemaname = n.nspname AND t.tablename = c.relname)",
+        oids.join(", "),
+        quote_literal(&options.publication)
+    );
+    let rows = session.query("read the tables of the publication", &sql).await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let tables: Vec<String> =
+        rows.iter().map(|row| TableName::new(text(row, 0), text(row, 1)).to_string()).collect();
+    let publication = options.publication.clone();
+    Err(Error::Unpublished { publication, tables: tables.join(", ") })
 }
 
 async fn check_slot(session: &mut Session, at: &ResumePoint, database: &str) -> Result<()> {

@@ -47,6 +47,9 @@ pub struct SpoolOptions {
 pub struct StreamOptions {
     /// Publication to read, as PostgreSQL stores its name.
     pub publication: String,
+    /// Oids of the tables that must be published as far as the source has them: of one that is left
+    /// out the server would send nothing and say nothing.
+    pub followed: Vec<u32>,
     /// The furthest position of which something is held, where that is beyond the resume point: a
     /// source that never reached it, or left it at a change of timeline, is refused.
     pub held: Lsn,
@@ -73,6 +76,7 @@ impl StreamOptions {
     pub fn new(publication: impl Into<String>) -> Self {
         Self {
             publication: publication.into(),
+            followed: Vec::new(),
             held: Lsn::ZERO,
             buffer_bytes: 64 * 1024 * 1024,
             coalesce: Coalesce::Auto,
