@@ -13,9 +13,7 @@ use std::time::Duration;
 
 use cdc_core::{ChangePosition, Epoch, Lsn, RowChange, TableName};
 use cdc_manifest::Manifest;
-use cdc_wal::{
-    AckToken, Acker, Block, Commit, Event, IdleMark, Progress, RelationCache, WalStream,
-};
+use cdc_wal::{AckToken, Acker, Block, Commit, Event, Progress, RelationCache, WalStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -51,7 +49,7 @@ pub(crate) struct Ingest<'s> {
     /// Leave to confirm the batch, from its last commit.
     token: Option<AckToken>,
     transaction: Option<Transaction>,
-    idle: Option<IdleMark>,
+    idle: Option<Standstill>,
     /// The committed state; with the flush job while one runs.
     state: Option<CommitState>,
     flush: Option<RunningFlush>,
@@ -90,6 +88,13 @@ struct Transaction {
     commit_micros: i64,
     xid: u32,
     seq: u64,
+}
+
+/// A position at which nothing of ours is open.
+#[derive(Clone, Copy)]
+struct Standstill {
+    lsn: Lsn,
+    token: AckToken,
 }
 
 enum Action {
@@ -297,7 +302,7 @@ impl<'s> Ingest<'s> {
                 }
                 Event::Idle(mark) => {
                     self.caught_up_by(mark.wal_end);
-                    self.idle = Some(mark);
+                    self.idle = Some(Standstill { lsn: mark.wal_end, token: mark.token() });
                     self.close_at_cut(mark.wal_end).await?;
                     self.flush_if_due().await?;
                 }
@@ -369,6 +374,10 @@ impl<'s> Ingest<'s> {
         self.lanes.commit(commit.end_lsn);
         self.batch.commit(commit.end_lsn, commit.commit_micros);
         self.token = Some(commit.token());
+        if self.batch.is_empty() {
+            // nothing of the transaction is ours, and it may be the last for long
+            self.idle = Some(Standstill { lsn: commit.end_lsn, token: commit.token() });
+        }
     }
 
     /// Nothing of ours below `reached` is to come any more: where the tables stand is a cut, even
@@ -500,7 +509,7 @@ impl<'s> Ingest<'s> {
     /// With nothing of ours in flight the covered position follows the server's: at most every
     /// [`COVER_INTERVAL`], at once when the server waits to shut down.
     fn cover_if_idle(&mut self) {
-        let Some(mark) = self.idle.filter(|_| self.is_idle()) else { return };
+        let Some(idle) = self.idle.filter(|_| self.is_idle()) else { return };
         let urgent = self.progress.borrow().drain_requested;
         let is_early = self.last_cover.is_some_and(|last| last.elapsed() < COVER_INTERVAL);
         if is_early && !urgent {
@@ -508,7 +517,7 @@ impl<'s> Ingest<'s> {
         }
         self.idle = None;
         self.last_cover = Some(Instant::now());
-        self.start_cover(mark.wal_end, Some(mark.token()), Then::Nobody);
+        self.start_cover(idle.lsn, Some(idle.token), Then::Nobody);
     }
 
     /// Raises the covered position without an epoch.
@@ -551,7 +560,7 @@ impl<'s> Ingest<'s> {
     fn report(&mut self) {
         let progress = *self.progress.borrow();
         let is_covered = self.batch.is_empty() && self.flush.is_none() && self.catch_up.is_none();
-        let covered = self.idle.filter(|_| is_covered).map(|mark| mark.wal_end);
+        let covered = self.idle.filter(|_| is_covered).map(|idle| idle.lsn);
         let now = self.state.as_ref().map(|state| state.lake.clock.now());
         self.live.send_modify(|live| {
             live.received_lsn = progress.received;
