@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::setup::Majors;
-use crate::{deps, e2e, repo, setup, shell};
+use crate::{deps, e2e, kill, repo, setup, shell};
 
 /// The PostgreSQL major that the crates' own tests start.
 const UNIT_TEST_MAJOR: u32 = 15;
@@ -40,6 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         shell::run(test.env("PGCDC_TEST_WEED", setup::weed()?))
     })?;
     steps.run("e2e", || e2e::run(&e2e::Args::all_on(args.pg.clone())))?;
+    steps.run("kill", || kill::run(&kill::Args::selection(args.pg.clone())))?;
     steps.report();
     Ok(())
 }

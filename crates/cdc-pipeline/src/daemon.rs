@@ -20,6 +20,7 @@ use crate::lease::Lease;
 use crate::live::{LiveFacts, LiveWriter};
 use crate::open_lane::LaneOpener;
 use crate::recover::{committed_state, furthest_beyond};
+use crate::refs::make_up_refs;
 use crate::settings::DaemonSettings;
 
 /// Reconnects without progress before the daemon gives up.
@@ -47,6 +48,7 @@ pub async fn run(
             root: lake.store.location().root().to_owned(),
         })?;
     check_source_names(settings, &manifest.value)?;
+    make_up_refs(&lake, &manifest.value, settings.refs).await;
     let mut state =
         committed_state(lake.clone(), manifest, settings.refs, settings.flush.parallel_workers)
             .await?;

@@ -3,6 +3,7 @@
 
 mod create;
 mod durable;
+mod failpoints;
 mod probe;
 mod refusal;
 mod remote;
