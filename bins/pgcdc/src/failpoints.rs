@@ -2,9 +2,9 @@
 //! when it reaches the point s9 for the third time. Several are separated by commas.
 
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
+use cdc_core::{ArmedFailpoint, arm_failpoints};
 
 /// The variable.
 const VARIABLE: &str = "PGCDC_FAILPOINT";
@@ -12,36 +12,48 @@ const VARIABLE: &str = "PGCDC_FAILPOINT";
 /// Arms the failpoints that the environment names.
 pub(crate) fn arm() -> Result<()> {
     let Ok(text) = std::env::var(VARIABLE) else { return Ok(()) };
-    text.split(',').try_for_each(|wish| {
-        arm_one(wish)
-            .with_context(|| format!("{VARIABLE}: `{wish}` is not <point>:<action>[:<nth hit>]"))
-    })
+    let mut armed = Vec::new();
+    for wish in text.split(',') {
+        armed.push(parse(wish).with_context(|| {
+            format!("{VARIABLE}: `{wish}` is not <point>:<action>[:<nth hit>]")
+        })?);
+    }
+    ensure!(arm_failpoints(armed), "failpoints are armed once");
+    Ok(())
 }
 
-fn arm_one(wish: &str) -> Result<()> {
+fn parse(wish: &str) -> Result<ArmedFailpoint> {
     let mut parts = wish.split(':');
     let (Some(point), Some(action)) = (parts.next(), parts.next()) else { bail!("no action") };
     let hit: u64 = parts.next().unwrap_or("1").parse()?;
     ensure!(hit > 0 && parts.next().is_none(), "hits count from 1");
-    let act: fn() = match action {
-        "kill" => || signal("KILL"),
-        "stop" => || signal("STOP"),
-        "abort" => || std::process::abort(),
-        "error" => {
-            let actions = format!("{}*off->1*return->off", hit - 1);
-            return fail::cfg(point, &actions).map_err(anyhow::Error::msg);
-        }
+    let action: fn(&str) -> bool = match action {
+        "kill" => |point| {
+            say(point, "kill");
+            signal("KILL");
+            false
+        },
+        "stop" => |point| {
+            say(point, "stop");
+            signal("STOP");
+            false
+        },
+        "abort" => |point| {
+            say(point, "abort");
+            std::process::abort()
+        },
+        "error" => |point| {
+            say(point, "error");
+            true
+        },
         other => bail!("unknown action `{other}`"),
     };
-    let (name, action) = (point.to_owned(), action.to_owned());
-    let hits = AtomicU64::new(0);
-    let reached = move || {
-        if hits.fetch_add(1, Ordering::Relaxed) + 1 == hit {
-            eprintln!("failpoint {name}: {action}");
-            act();
-        }
-    };
-    fail::cfg_callback(point, reached).map_err(anyhow::Error::msg)
+    Ok(ArmedFailpoint::new(point, hit, action))
+}
+
+/// The harness must know that the point was reached, also where a failure heals unseen.
+fn say(point: &str, action: &str) {
+    eprintln!("failpoint {point}: {action}");
 }
 
 /// Sends this process a signal that no handler sees; its threads end or stop where they are.
@@ -52,7 +64,7 @@ fn signal(name: &str) {
         eprintln!("failpoint: cannot run kill: {error}");
         std::process::abort();
     }
-    if name == "KILL" {
+    while name == "KILL" {
         // the point must not be passed while the signal is on its way
         std::thread::park();
     }

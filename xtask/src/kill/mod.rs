@@ -9,6 +9,7 @@ mod workload;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -100,7 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         setup::ensure_s3()?;
         s3 = Some(Arc::new(S3Server::start()?));
     }
-    let columns = args.columns();
+    let (columns, faults) = (args.columns(), AtomicU64::new(0));
     let mut waiting = VecDeque::new();
     for (index, point) in args.points.0.iter().enumerate() {
         for (turn, (kind, store)) in columns.iter().enumerate() {
@@ -108,9 +109,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 if args.short && (index + turn) % clusters.len() != number {
                     continue;
                 }
-                let (bins, point, kind) = (&*bins, *point, *kind);
-                let s3 = s3.clone().filter(|_| *store == Store::S3);
-                waiting.push_back(Trial { cluster, bins, point, kind, s3, lives: args.lives });
+                waiting.push_back(Trial {
+                    cluster,
+                    bins: &bins,
+                    point: *point,
+                    kind: *kind,
+                    s3: s3.clone().filter(|_| *store == Store::S3),
+                    faults: &faults,
+                    lives: args.lives,
+                });
             }
         }
     }
@@ -129,6 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let seconds = started.elapsed().as_secs_f64();
     println!("kill matrix: {passed} passed, {failed} failed, {seconds:.0} s");
+    println!("{} calls to the store were refused or lost their answer", faults.into_inner());
     if args.write {
         block::write(&repo::root().join("docs/reliability.md"), &columns, &outcomes)?;
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Rounds of work in which a point must have been reached.
 const ROUNDS_MAX: u64 = 60;
 
+/// Where a lake is, and the proxy before it.
+type Place = (Storage, Option<FaultProxy>);
+
 /// What a trial is about.
 pub(super) struct Trial<'a> {
     pub(super) cluster: &'a Cluster,
@@ -30,6 +34,8 @@ pub(super) struct Trial<'a> {
     pub(super) kind: Kind,
     /// The S3 server that holds the lake; none for a directory.
     pub(super) s3: Option<Arc<S3Server>>,
+    /// Calls of all trials that met a fault of the store.
+    pub(super) faults: &'a AtomicU64,
     /// How often the daemon dies before the successor that lives.
     pub(super) lives: u64,
 }
@@ -50,7 +56,13 @@ impl Trial<'_> {
             return self.server_dies(dir);
         }
         let storage = self.storage(dir)?;
-        let mut lab = self.lab(self.cluster, dir, &storage)?;
+        let outcome = self.daemon_or_init_dies(dir, &storage);
+        self.count_faults(&storage)?;
+        outcome
+    }
+
+    fn daemon_or_init_dies(&self, dir: &Path, storage: &Place) -> Result<()> {
+        let mut lab = self.lab(self.cluster, dir, storage)?;
         let mut work = Workload::new(&lab, self.point.in_parts);
         if self.point.is_init() {
             self.init_dies(&mut lab)?;
@@ -69,11 +81,11 @@ impl Trial<'_> {
     }
 
     /// The place of the lake, and the proxy that lives as long.
-    fn storage(&self, dir: &Path) -> Result<(Storage, Option<FaultProxy>)> {
+    fn storage(&self, dir: &Path) -> Result<Place> {
         let Some(server) = &self.s3 else {
             return Ok((Storage::Directory(dir.join("lake")), None));
         };
-        let proxy = FaultProxy::start(server.port(), 1)?;
+        let proxy = FaultProxy::start(server.port(), self.seed())?;
         proxy.set(vec![
             Rule::some(Which::All, Fault::Refuse(503), 2),
             Rule::some(Which::Writes, Fault::ResetAfter, 4),
@@ -87,17 +99,26 @@ impl Trial<'_> {
         Ok((Storage::S3(bucket), Some(proxy)))
     }
 
-    fn lab(
-        &self,
-        cluster: &Cluster,
-        dir: &Path,
-        (storage, _): &(Storage, Option<FaultProxy>),
-    ) -> Result<Lab> {
+    fn count_faults(&self, (_, proxy): &Place) -> Result<()> {
+        let Some(proxy) = proxy else { return Ok(()) };
+        self.faults.fetch_add(proxy.done()?.values().sum(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn lab(&self, cluster: &Cluster, dir: &Path, (storage, _): &Place) -> Result<Lab> {
         let database = copy_base(cluster, &self.name(), self.point.in_parts)?;
         let mut lab = Lab::with_storage(self.bins, dir, database, storage.clone())?;
         lab.set("flush.interval_sec", 0.1.into())?;
         lab.expect_orphans();
         Ok(lab)
+    }
+
+    /// Each trial meets other faults, and the same ones each time.
+    fn seed(&self) -> u64 {
+        let bytes = self.name().into_bytes();
+        bytes.iter().fold(self.cluster.major().into(), |seed, byte| {
+            seed.wrapping_mul(31).wrapping_add((*byte).into())
+        })
     }
 
     fn failpoint(&self, hit: u64) -> String {
@@ -243,6 +264,7 @@ impl Trial<'_> {
         }
         work.settle(&lab, &daemon)?;
         daemon.stop()?;
+        self.count_faults(&storage)?;
         ensure!(proxy.verdict()? > 0, "the proxy saw no status update");
         expect_whole(&lab, &work)
     }
