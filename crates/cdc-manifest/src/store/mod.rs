@@ -7,6 +7,7 @@ mod failpoints;
 mod probe;
 mod refusal;
 mod remote;
+mod removal;
 mod swap;
 mod temp;
 mod unfinished;
