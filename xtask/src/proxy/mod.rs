@@ -58,14 +58,7 @@ impl Proxy {
     pub(crate) fn start(cluster: &Cluster, lake: &Storage) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
-        let shared = Arc::new(Shared {
-            upstream: cluster.port(),
-            lake: lake.clone(),
-            delay: Mutex::default(),
-            links: Mutex::default(),
-            seen: Mutex::default(),
-            is_over: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(cluster.port(), lake.clone()));
         let accepting = Arc::clone(&shared);
         let accept = std::thread::Builder::new()
             .name("pg-proxy".into())
@@ -138,6 +131,17 @@ impl Drop for Proxy {
 }
 
 impl Shared {
+    fn new(upstream: u16, lake: Storage) -> Self {
+        Self {
+            upstream,
+            lake,
+            delay: Mutex::default(),
+            links: Mutex::default(),
+            seen: Mutex::default(),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         for client in listener.incoming() {
             if self.is_over.load(Ordering::Relaxed) {
@@ -196,4 +200,31 @@ impl Shared {
 /// A value behind a lock; that another thread panicked does not make it wrong.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_beyond_the_manifest_is_a_violation() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let shared = Arc::new(Shared::new(0, Storage::Directory(dir.path().to_owned())));
+        let proxy = Proxy { port: 0, shared: Arc::clone(&shared), accept: None };
+        std::fs::write(dir.path().join("manifest.json"), r#"{"covered_lsn": "0/10"}"#)?;
+        shared.see_status(Status { flushed: 0x10 });
+        assert_eq!(proxy.verdict()?, 1);
+        shared.see_status(Status { flushed: 0x11 });
+        assert!(proxy.verdict().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_status_without_a_manifest_is_a_violation() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let shared = Shared::new(0, Storage::Directory(dir.path().to_owned()));
+        shared.see_status(Status { flushed: 1 });
+        assert_eq!(lock(&shared.seen).violations.len(), 1);
+        Ok(())
+    }
 }
