@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::setup::Majors;
-use crate::{deps, e2e, repo, setup, shell, sim};
+use crate::{deps, e2e, kill, repo, setup, shell, sim};
 
 /// The PostgreSQL major that the crates' own tests start.
 const UNIT_TEST_MAJOR: u32 = 15;
@@ -41,6 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     })?;
     steps.run("sim", || sim::run(&sim::Args::ci()))?;
     steps.run("e2e", || e2e::run(&e2e::Args::all_on(args.pg.clone())))?;
+    steps.run("kill", || kill::run(&kill::Args::selection(args.pg.clone())))?;
     steps.report();
     Ok(())
 }

@@ -159,7 +159,43 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts the server again after it was stopped.
+    /// Kills the postmaster and all its children outright, as a crash of the machine would.
+    pub(crate) fn kill_hard(&mut self) -> Result<()> {
+        let mut server = self.server.take().context("the server is not running")?;
+        let family = children(server.id())?;
+        for pid in std::iter::once(server.id()).chain(family.iter().copied()) {
+            // a child that has ended meanwhile is fine
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).output();
+        }
+        server.wait()?;
+        // a child that is still there would keep the shared memory, and the next start from working
+        shell::wait_for("the children of the server to end", SERVER_PATIENCE, || {
+            let left = family.iter().any(|pid| {
+                let status = fs::read_to_string(format!("/proc/{pid}/status"));
+                status.is_ok_and(|status| !status.contains("State:\tZ"))
+            });
+            Ok((!left).then_some(()))
+        })
+    }
+
+    /// Stops all processes of the server with SIGSTOP, and lets them go on after `duration`.
+    pub(crate) fn freeze(&self, duration: Duration) -> Result<()> {
+        let server = self.server.as_ref().context("the server is not running")?;
+        let mut family = children(server.id())?;
+        family.push(server.id());
+        let tell = |signal: &str| {
+            for pid in &family {
+                // a child that has ended meanwhile is fine
+                let _ = Command::new("kill").args([signal, &pid.to_string()]).output();
+            }
+        };
+        tell("-STOP");
+        std::thread::sleep(duration);
+        tell("-CONT");
+        Ok(())
+    }
+
+    /// Starts the server again after it was stopped or killed.
     pub(crate) fn boot(&mut self) -> Result<()> {
         let log = File::create(self.dir.path().join("server.log"))?;
         let mut server = self.as_owner(self.bin.join("postgres"));
@@ -324,6 +360,24 @@ impl Database {
         writer.join().ok().context("the thread that feeds psql panicked")?;
         Ok(out)
     }
+}
+
+/// The processes whose parent is `pid`.
+fn children(pid: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // a process that ends while we look is no child any more
+        let Ok(status) = fs::read_to_string(entry.path().join("status")) else { continue };
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        if parent.and_then(|text| text.trim().parse::<u32>().ok()) == Some(pid) {
+            found.push(child);
+        }
+    }
+    Ok(found)
 }
 
 /// The account that owns the server when we are root.

@@ -68,6 +68,25 @@ pub(crate) fn binaries(profile: Profile) -> PathBuf {
     target.join(if profile == Profile::Release { "release" } else { "debug" })
 }
 
+/// Builds `pgcdc` with failpoints and returns a directory that holds it and nothing else. Only our
+/// own crates differ from the ordinary build, so only they are compiled again.
+pub(crate) fn build_with_failpoints() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("PGCDC_FAILPOINT_BIN_DIR") {
+        return std::path::absolute(dir).context("PGCDC_FAILPOINT_BIN_DIR is not a usable path");
+    }
+    let mut build = shell::command(cargo());
+    build.current_dir(root()).args(["build", "--quiet", "--workspace", "--bin", "pgcdc"]);
+    build.args(["--features", "pgcdc/failpoints"]);
+    shell::run(&mut build)?;
+    let built = binaries(Profile::Dev);
+    let own = built.with_file_name("failpoints");
+    std::fs::create_dir_all(&own)?;
+    std::fs::copy(built.join("pgcdc"), own.join("pgcdc")).context("cannot copy pgcdc")?;
+    // nothing that is taken from the usual place may have failpoints
+    build_binaries(Profile::Dev)?;
+    Ok(own)
+}
+
 /// Builds an example; it lies in `examples/` below the binaries.
 pub(crate) fn build_example(name: &str, profile: Profile) -> Result<()> {
     if std::env::var_os("PGCDC_BIN_DIR").is_some() {

@@ -5,6 +5,8 @@ mod allocator;
 mod cli;
 mod commands;
 mod context;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod failure;
 mod progress;
 mod render;
@@ -21,5 +23,10 @@ fn main() -> ExitCode {
         return sibling::run(&call);
     }
     let cli = cli::Cli::parse();
+    #[cfg(feature = "failpoints")]
+    if let Err(error) = failpoints::arm() {
+        eprintln!("error: {error:#}");
+        return cdc_runtime::ExitCode::Usage.into();
+    }
     commands::run(cli).into()
 }

@@ -17,6 +17,7 @@
 mod cell;
 mod clock;
 mod error_kind;
+mod failpoint;
 mod ident;
 mod location;
 mod lsn;
@@ -32,6 +33,9 @@ pub mod text;
 pub use cell::{Cell, ChangePosition, OldTuple, RowChange};
 pub use clock::{Clock, SystemClock, pg_micros_to_unix, rfc3339, rfc3339_nanos, unix_micros_to_pg};
 pub use error_kind::{ErrorKind, chain};
+pub use failpoint::failpoint;
+#[cfg(feature = "failpoints")]
+pub use failpoint::{ArmedFailpoint, arm_failpoints};
 pub use ident::{quote_ident, quote_literal};
 pub use location::LakeLocation;
 pub use lsn::{Epoch, FieldId, Lsn, ParseLsnError};

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cdc_core::Clock;
+use cdc_core::{Clock, failpoint};
 use futures::future::{join, try_join_all};
 use iceberg::spec::{
     Schema, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder,
@@ -80,6 +80,9 @@ impl Committer {
     /// [`Error::Fenced`] if the table belongs to a newer generation; else nothing was committed.
     pub async fn commit(&self, table: &Table, change: &TableChange) -> Result<CommitOutcome> {
         check_generation(table, change.stamp.generation)?;
+        if failpoint("s9") {
+            return Err(Error::lost(&table.metadata_location));
+        }
         let name = table.ident.to_string();
         let location = Some(table.metadata_location.as_str());
         let now = self.clock.now();
@@ -202,6 +205,9 @@ impl Committer {
         let bytes = encode_metadata(&base.ident, &metadata)?;
         objects.push(NewObject { location: location.clone(), bytes });
         self.write_all(objects).await?;
+        if failpoint("s10") {
+            return Err(Error::lost(&location));
+        }
         self.swap(base, Attempt { metadata, location, search }).await
     }
 
@@ -218,7 +224,11 @@ impl Committer {
         let mut last = None;
         for _ in 0..SWAP_TRIES_MAX {
             let swapped = self.catalog.swap(ident, &base.metadata_location, &attempt.location);
-            let source = match swapped.await? {
+            let mut swapped = swapped.await?;
+            if failpoint("s11") {
+                swapped = SwapOutcome::Unknown(Error::lost(&attempt.location));
+            }
+            let source = match swapped {
                 SwapOutcome::Swapped => return Ok(attempt.committed(ident)),
                 SwapOutcome::Conflict => None,
                 SwapOutcome::Unknown(source) => Some(source),

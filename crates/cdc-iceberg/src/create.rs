@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use cdc_core::failpoint;
 use futures::future::join;
 use iceberg::spec::{DataFile, TableMetadata};
 
@@ -64,7 +65,13 @@ impl Committer {
         let mut objects = prepared.objects;
         objects.push(NewObject { location: location.clone(), bytes });
         self.write_all(objects).await?;
+        if failpoint("i7") {
+            return Err(Error::lost(&location));
+        }
         self.register(&ident, &location).await?;
+        if failpoint("i8") {
+            return Err(Error::lost(&location));
+        }
         let metadata = Arc::clone(&prepared.metadata);
         Ok(Table { ident, metadata, metadata_location: location })
     }

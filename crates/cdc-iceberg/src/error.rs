@@ -155,6 +155,13 @@ impl Error {
         }
     }
 
+    /// The error of a write whose reply a failpoint lost.
+    pub(crate) fn lost(location: &str) -> Error {
+        let source = std::io::Error::from(std::io::ErrorKind::TimedOut).into();
+        let source = object_store::Error::Generic { store: "failpoint", source };
+        Error::Write { location: location.to_owned(), source }
+    }
+
     pub(crate) fn build(
         table: impl std::fmt::Display,
         what: &'static str,

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cdc_core::{Epoch, Lsn, TableName, TableSchema};
+use cdc_core::{Epoch, Lsn, TableName, TableSchema, failpoint};
 use cdc_iceberg::{
     Branch, CommitKind, CommitOutcome, DataFile, PositionDeletes, Remove, Stamp, TableChange,
     TablePair, changes_schema, current_schema, data_file_from_parquet, write_position_deletes,
@@ -108,6 +108,9 @@ impl CommitState {
         self.keep(published)?;
         if self.manifest.value.batch_id != name.id.to_string() {
             let next = self.next_manifest(name, deltas, stops);
+            if failpoint("s13") {
+                return Err(Error::StreamEnded);
+            }
             self.swap_manifest(next).await?;
         }
         advance_refs(&self.lake, &self.manifest.value, self.refs).await;
@@ -215,6 +218,9 @@ impl CommitState {
         let outcome =
             self.lake.tables.commit_unless_covered(&committed.pair.changes, &change).await;
         let changes = self.settle(table, outcome).await?;
+        if failpoint("s12") {
+            return Err(Error::OutcomeUnknown { table: table.clone() });
+        }
         Ok((table.clone(), TablePair { current, changes }))
     }
 

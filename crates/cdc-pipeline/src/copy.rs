@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use cdc_core::{Epoch, TableName, TableSchema, UnrepresentablePolicy};
+use cdc_core::{Epoch, TableName, TableSchema, UnrepresentablePolicy, failpoint};
 use cdc_manifest::LakeStore;
 use cdc_sink::{
     BaseOptions, BaseTarget, BaseWriter, EncodedFile, FileCompression, PartNumbers, RowBuilder,
@@ -179,7 +179,7 @@ async fn copy_job(
         let batches_in = batches_in;
         let mut copy = reader.copy(job).await?;
         while let Some(batch) = copy.next_batch().await? {
-            if settings.stop.is_cancelled() {
+            if settings.stop.is_cancelled() || failpoint("i4") {
                 return Err(Error::Interrupted);
             }
             settings.progress.rows(&job.table, batch.row_count());
@@ -213,6 +213,9 @@ async fn upload(
 ) -> Result<Vec<BaseFile>, Error> {
     let mut uploaded = Vec::new();
     while let Some(file) = files.recv().await {
+        if failpoint("i5") {
+            return Err(Error::Interrupted);
+        }
         file.upload(store).await?;
         let EncodedFile { key, body, rows, metadata, .. } = file;
         uploaded.push(BaseFile { key, size: body.size(), rows, metadata });

@@ -28,6 +28,7 @@ use crate::lease::{Lease, host};
 use crate::live::{LiveFacts, LiveWriter};
 use crate::open_lane::LaneOpener;
 use crate::recover::{committed_state, complete_changelogs, furthest_beyond};
+use crate::refs::make_up_refs;
 use crate::settings::DaemonSettings;
 
 /// Reconnects without progress before the daemon gives up.
@@ -296,6 +297,7 @@ impl Daemon<'_> {
         }
         state.fence = fence;
         state.manifest = manifest;
+        make_up_refs(&self.lake, &state.manifest.value, self.settings.refs).await;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use cdc_core::{ChangePosition, Epoch, Lsn, RowChange, TableName};
+use cdc_core::{ChangePosition, Epoch, Lsn, RowChange, TableName, failpoint};
 use cdc_manifest::Manifest;
 use cdc_wal::{AckToken, Acker, Block, Commit, Event, Progress, RelationCache, WalStream};
 use tokio::sync::{mpsc, watch};
@@ -281,6 +281,7 @@ impl<'s> Ingest<'s> {
         while let Some(event) = events.next()? {
             match event {
                 Event::Begin { final_lsn, commit_micros, xid } => {
+                    lose_stream_at("s1")?;
                     self.idle = None;
                     self.caught_up_by(final_lsn);
                     self.close_at_cut(final_lsn).await?;
@@ -295,9 +296,12 @@ impl<'s> Ingest<'s> {
                 }
                 Event::Change { relation, lsn, change } => {
                     self.change(relation, lsn, &change, now).await?;
+                    lose_stream_at("s2")?;
                 }
                 Event::Commit(commit) => {
+                    lose_stream_at("s3")?;
                     self.committed(commit);
+                    lose_stream_at("s4")?;
                     self.flush_if_due().await?;
                 }
                 Event::Idle(mark) => {
@@ -420,6 +424,7 @@ impl<'s> Ingest<'s> {
     /// Flushes the batch; with a `cut` behind its last commit the manifest covers that as well.
     async fn start_flush(&mut self, cut: Option<Lsn>) -> Result<(), Error> {
         let Some(mut state) = self.state.take() else { return Ok(()) };
+        lose_stream_at("s5")?;
         self.catch_up = None;
         let name = BatchName {
             id: Uuid::now_v7(),
@@ -469,6 +474,7 @@ impl<'s> Ingest<'s> {
                 return Err(error);
             }
         };
+        lose_stream_at("s18")?;
         self.confirm(&done.receipt, token);
         if !done.stopped.is_empty() {
             self.stopped(&done.stopped, &state.manifest.value);
@@ -586,6 +592,11 @@ async fn joined(flush: &mut Option<RunningFlush>) -> Result<Flushed, Error> {
         }
         None => std::future::pending().await,
     }
+}
+
+/// A failpoint of the loop: what fails there is the stream.
+fn lose_stream_at(point: &str) -> Result<(), Error> {
+    if failpoint(point) { Err(Error::StreamEnded) } else { Ok(()) }
 }
 
 /// Waits until an instant; for ever without one.

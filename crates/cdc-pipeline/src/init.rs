@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cdc_core::{Epoch, Lsn, TableName};
+use cdc_core::{Epoch, Lsn, TableName, failpoint};
 use cdc_iceberg::{Branch, current_schema, data_file_from_parquet};
 use cdc_iceberg::{CommitKind, InitialContent, Stamp, TablePair, TableSpec};
 use cdc_manifest::{
@@ -71,8 +71,7 @@ pub async fn init(
     let lake = Lake::open(&settings.lake)?;
     let _lease = Lease::take(state_dir)?;
     if let Some(found) = lake.manifests.load().await? {
-        let (root, epoch) = (lake.store.location().root().to_owned(), found.value.epoch.0);
-        return Err(Error::AlreadyInitialised { root, epoch });
+        return complete(settings, &lake, &found.value).await;
     }
     lake.store.probe_cas().await?;
     let control = source.connect().await?;
@@ -89,6 +88,7 @@ pub async fn init(
         namespace: database(settings, &facts),
         tables: plan.included.iter().map(|table| table.source.name.to_string()).collect(),
     };
+    interrupt_at("i3")?;
     record.store(state_dir)?;
     let attempt = Attempt { settings, source, control: &control, lake: &lake, facts, plan };
     match attempt.run(&record, progress, stop).await {
@@ -106,6 +106,41 @@ pub async fn init(
             Err(error)
         }
     }
+}
+
+/// With a manifest init is done. One that died between its manifest and its last word is given that
+/// word here, so that running init again is always the right answer to its death.
+async fn complete(
+    settings: &InitSettings,
+    lake: &Lake,
+    manifest: &Manifest,
+) -> Result<InitReport, Error> {
+    let root = lake.store.location().root().to_owned();
+    let refused = Error::AlreadyInitialised { root: root.clone(), epoch: manifest.epoch.0 };
+    let record = InitRecord::load(&settings.lake.state_dir)?;
+    let Some(record) = record.filter(|record| record.lake_id == manifest.lake_id) else {
+        return Err(refused);
+    };
+    InitRecord::remove(&settings.lake.state_dir)?;
+    if manifest.generation > 0 {
+        // a daemon has taken over from there
+        return Err(refused);
+    }
+    advance_refs(lake, manifest, settings.refs).await;
+    let rows = |(table, entry): (&TableName, &TableEntry)| {
+        (table.clone(), entry.row_count.unwrap_or_default())
+    };
+    let excluded = |(table, entry): (&TableName, &TableEntry)| {
+        entry.reason.as_ref().map(|reason| (table.clone(), reason.clone()))
+    };
+    Ok(InitReport {
+        slot: manifest.source.slot.clone(),
+        publication: (record.publication, record.publication_made),
+        lsn: manifest.source.init_lsn,
+        tables: manifest.active_tables().map(rows).collect(),
+        excluded: manifest.tables.iter().filter_map(excluded).collect(),
+        root,
+    })
 }
 
 /// Everything that can be known before something is made.
@@ -155,6 +190,11 @@ fn codec(compression: FileCompression) -> &'static str {
     }
 }
 
+/// A failpoint of init: what fails there is the run as a whole.
+fn interrupt_at(point: &str) -> Result<(), Error> {
+    if failpoint(point) { Err(Error::Interrupted) } else { Ok(()) }
+}
+
 /// One try, behind all checks.
 struct Attempt<'a> {
     settings: &'a InitSettings,
@@ -175,10 +215,12 @@ impl Attempt<'_> {
         let replication = &self.settings.replication;
         let sources = self.plan.sources();
         let ensured = self.control.ensure_publication(&replication.publication, &sources).await?;
+        interrupt_at("i1")?;
         let slot = tokio::select! {
             slot = async { self.source.create_slot(&self.slot_spec()).await } => slot?,
             () = stop.cancelled() => return Err(Error::Interrupted),
         };
+        interrupt_at("i2")?;
         let now = self.lake.clock.now();
         let copied = self.copy(&slot, progress, stop).await?;
         let pairs = self.create_tables(record, &slot, &copied, now).await?;
@@ -190,6 +232,7 @@ impl Attempt<'_> {
                 tracing::warn!(%table, column, "values replaced as declared");
             }
         }
+        interrupt_at("i9")?;
         match self.lake.manifests.create(&manifest).await? {
             Swap::Stored(_) => {}
             Swap::Conflict => return Err(Error::ManifestConflict),
@@ -198,9 +241,12 @@ impl Attempt<'_> {
                 return Err(Error::ManifestUnknown);
             }
         }
+        let session_is_lost = failpoint("i10");
         advance_refs(self.lake, &manifest, self.settings.refs).await;
         tracing::info!(lsn = %slot.consistent_point, tables = rows.len(), "snapshot complete");
-        if let Err(error) = slot.lease.release().await {
+        if session_is_lost {
+            drop(slot.lease);
+        } else if let Err(error) = slot.lease.release().await {
             tracing::warn!(error = cdc_core::chain(&error), "snapshot session ended early");
         }
         Ok(InitReport {

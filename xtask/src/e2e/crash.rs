@@ -20,6 +20,7 @@ fn kill_in_load(env: &Env<'_>) -> Result<()> {
 /// Kills the daemon of a lab with nothing in it yet, again and again under load.
 pub(super) fn kill_in_load_of(mut lab: Lab) -> Result<()> {
     lab.set("flush.interval_sec", 0.1.into())?;
+    lab.expect_orphans();
     load_shop(&lab)?;
     load_pgbench(&lab, "1")?;
     lab.init()?;

@@ -8,12 +8,15 @@ mod edges;
 mod fencing;
 mod identity;
 mod memory;
+mod network;
 mod quarantine;
 mod query;
 mod recovery;
 mod s3;
 mod s3_faults;
 mod server;
+mod stops;
+mod storm;
 mod streamed;
 mod transactions;
 mod types;
@@ -22,11 +25,12 @@ mod workload;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::kill;
 use crate::lab::{Bucket, Lab, Storage};
 use crate::pg::{Cluster, Database, Tuning};
 use crate::repo::{self, Profile};
@@ -35,7 +39,10 @@ use crate::setup::{self, Majors};
 
 /// What to run.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Only scenarios whose name contains this
     filter: Option<String>,
     /// PostgreSQL majors, comma separated, or `all` (14 to 18)
@@ -53,6 +60,16 @@ pub(crate) struct Args {
     /// Seconds that the store is away in the scenario about that
     #[arg(long, default_value_t = OUTAGE_SECS)]
     outage_sec: u64,
+    /// As many kills, stops and cycles as the published figures name; so does PGCDC_E2E_FULL=1
+    #[arg(long)]
+    full: bool,
+}
+
+/// A part with arguments of its own.
+#[derive(clap::Subcommand)]
+enum Part {
+    /// End the process at every kill point, in every way, and check that nothing is lost
+    KillMatrix(kill::Args),
 }
 
 /// An outage that outlasts every retry of a client and is short enough for each change.
@@ -62,7 +79,16 @@ impl Args {
     /// All scenarios on these majors, with the binaries that the tests were built with: other
     /// features would mean another build of everything below them.
     pub(crate) fn all_on(pg: Majors) -> Self {
-        Self { filter: None, pg, list: false, release: false, built: true, outage_sec: OUTAGE_SECS }
+        Self {
+            part: None,
+            filter: None,
+            pg,
+            list: false,
+            release: false,
+            built: true,
+            outage_sec: OUTAGE_SECS,
+            full: false,
+        }
     }
 }
 
@@ -85,6 +111,9 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         recovery::SCENARIOS,
         connection::SCENARIOS,
         crash::SCENARIOS,
+        stops::SCENARIOS,
+        network::SCENARIOS,
+        storm::SCENARIOS,
         transactions::SCENARIOS,
         streamed::SCENARIOS,
         memory::SCENARIOS,
@@ -103,8 +132,18 @@ struct Env<'a> {
     dir: PathBuf,
     name: &'static str,
     /// The S3 server of the run, once a scenario has asked for it.
-    s3: &'a OnceCell<Rc<S3Server>>,
+    s3: &'a OnceCell<Arc<S3Server>>,
     outage: Duration,
+    /// Whether the figures that are published are to be reached.
+    full: bool,
+}
+
+/// What all scenarios of a run have in common.
+struct Given<'a> {
+    bins: &'a Path,
+    s3: &'a OnceCell<Arc<S3Server>>,
+    outage: Duration,
+    full: bool,
 }
 
 impl Env<'_> {
@@ -151,12 +190,12 @@ impl Env<'_> {
     }
 
     /// The S3 server of this run.
-    fn s3(&self) -> Result<Rc<S3Server>> {
+    fn s3(&self) -> Result<Arc<S3Server>> {
         if let Some(server) = self.s3.get() {
-            return Ok(Rc::clone(server));
+            return Ok(Arc::clone(server));
         }
-        let server = Rc::new(S3Server::start()?);
-        Ok(Rc::clone(self.s3.get_or_init(|| server)))
+        let server = Arc::new(S3Server::start()?);
+        Ok(Arc::clone(self.s3.get_or_init(|| server)))
     }
 
     /// A server of the same major for this scenario alone.
@@ -167,6 +206,9 @@ impl Env<'_> {
 
 /// Runs the scenarios and ends with a line that counts them.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(Part::KillMatrix(args)) = &args.part {
+        return kill::run(args);
+    }
     let chosen: Vec<Scenario> = scenarios()
         .filter(|(name, _)| args.filter.as_ref().is_none_or(|part| name.contains(part.as_str())))
         .collect();
@@ -186,11 +228,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let outage = Duration::from_secs(args.outage_sec);
     let profile = if args.release { Profile::Release } else { Profile::Dev };
     let bins = if args.built { repo::binaries(profile) } else { repo::build_binaries(profile)? };
+    let full = args.full || std::env::var_os("PGCDC_E2E_FULL").is_some_and(|wish| wish == "1");
+    let given = Given { bins: &bins, s3: &s3, outage, full };
     let (mut passed, mut failed) = (0, Vec::new());
     for major in args.pg.iter() {
         let cluster = Cluster::start(major, Tuning::Tests, "")?;
         for scenario in &chosen {
-            match run_one(*scenario, &cluster, &bins, &s3, outage) {
+            match run_one(*scenario, &cluster, &given) {
                 true => passed += 1,
                 false => failed.push(format!("{major}/{}", scenario.0)),
             }
@@ -203,13 +247,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("end-to-end tests failed") }
 }
 
-fn run_one(
-    (name, scenario): Scenario,
-    cluster: &Cluster,
-    bins: &Path,
-    s3: &OnceCell<Rc<S3Server>>,
-    outage: Duration,
-) -> bool {
+fn run_one((name, scenario): Scenario, cluster: &Cluster, given: &Given<'_>) -> bool {
     let major = cluster.major();
     let started = Instant::now();
     let outcome = tempfile::Builder::new()
@@ -217,7 +255,8 @@ fn run_one(
         .tempdir()
         .context("no temporary directory")
         .and_then(|dir| {
-            let env = Env { cluster, bins, dir: dir.path().join("lab"), name, s3, outage };
+            let Given { bins, s3, outage, full } = *given;
+            let env = Env { cluster, bins, dir: dir.path().join("lab"), name, s3, outage, full };
             let outcome = scenario(&env);
             if outcome.is_err() {
                 println!("     kept: {}", dir.keep().display());

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::workload::{load_pgbench, load_shop};
 use super::{Env, Scenario};
 use crate::lab::{Daemon, Lab, parse_lsn};
+use crate::pg::Database;
 use crate::{setup, shell};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -49,7 +50,7 @@ fn equal_under_load(env: &Env<'_>) -> Result<()> {
     let mut psql = lab.database().psql()?;
     psql.args(["-c", "CALL shop_business(61, 100000)"]).stdin(Stdio::null());
     psql.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut load = Load(psql.spawn().context("cannot start the load")?);
+    let mut load = Load::start(psql, lab.database())?;
     let mut last = 0;
     for _ in 0..4 {
         let before = lab.database().number("SELECT count(*) FROM pgbench_history")?;
@@ -69,7 +70,7 @@ fn equal_under_load(env: &Env<'_>) -> Result<()> {
         ensure!(entry["verified_through"] == lsn.as_str(), "the manifest says {entry}");
         ensure!(entry["verified_at"].is_string(), "the manifest says {entry}");
         daemon.expect_alive()?;
-        ensure!(load.0.try_wait()?.is_none(), "the load ended too early, this proves nothing");
+        ensure!(load.client.try_wait()?.is_none(), "the load ended too early, this proves nothing");
     }
     drop(load);
     let status = lab.pgcdc(&["status", "--json"])?.expect_code(0)?.json()?;
@@ -81,13 +82,29 @@ fn equal_under_load(env: &Env<'_>) -> Result<()> {
     daemon.stop()
 }
 
-/// A client that works until it is dropped.
-struct Load(Child);
+/// A psql that works until it is dropped.
+struct Load {
+    client: Child,
+    database: Database,
+}
+
+impl Load {
+    fn start(mut psql: Command, database: &Database) -> Result<Self> {
+        let client = psql.spawn().context("cannot start the load")?;
+        Ok(Self { client, database: database.clone() })
+    }
+}
 
 impl Drop for Load {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.client.kill();
+        let _ = self.client.wait();
+        // a procedure does not notice that its client is gone, and would run to its end
+        let _ = self.database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE application_name = 'psql' AND datname = current_database()
+               AND pid <> pg_backend_pid()",
+        );
     }
 }
 
@@ -324,7 +341,7 @@ fn killed(env: &Env<'_>) -> Result<()> {
     let mut psql = lab.database().psql()?;
     psql.args(["-c", "BEGIN; INSERT INTO items VALUES (-1, 'open'); SELECT pg_sleep(300)"]);
     psql.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let open = Load(psql.spawn()?);
+    let open = Load::start(psql, lab.database())?;
     let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(300)%'
         AND wait_event = 'PgSleep'";
     shell::wait_for("the open transaction", LIMIT, || {

@@ -106,7 +106,8 @@ impl Daemon {
         log[from..].to_owned()
     }
 
-    fn try_wait(&self) -> Result<Option<ExitStatus>> {
+    /// How the process ended; `None` while it lives.
+    pub(crate) fn try_wait(&self) -> Result<Option<ExitStatus>> {
         let mut child = self.child.lock().ok().context("a thread that held the daemon panicked")?;
         Ok(child.try_wait()?)
     }
@@ -119,6 +120,13 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
     }
+}
+
+/// Whether a process is stopped by a signal.
+pub(crate) fn is_stopped(pid: u32) -> Result<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("process {pid} is gone"))?;
+    Ok(status.lines().any(|line| line.starts_with("State:\tT")))
 }
 
 /// The peak of the resident memory of a process, in bytes.

@@ -4,6 +4,7 @@
 //! product in one way only: through its command line and its files.
 
 mod daemon;
+mod files;
 mod lake;
 mod oracle;
 mod readers;
@@ -17,9 +18,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-pub(crate) use daemon::{Daemon, peak_rss};
+pub(crate) use daemon::{Daemon, is_stopped, peak_rss};
+pub(crate) use files::files_below;
 pub(crate) use lake::{Lsn, lsn_at, parse_lsn};
-pub(crate) use oracle::Oracle;
+pub(crate) use oracle::{Counts, Oracle};
 pub(crate) use readers::{Expected, compare};
 pub(crate) use storage::{Bucket, Storage};
 
@@ -90,6 +92,10 @@ pub(crate) struct Lab {
     database: Database,
     storage: Storage,
     config: Value,
+    /// What `PGCDC_FAILPOINT` says to processes that are started from now on.
+    failpoint: Option<String>,
+    /// Whether objects that no table names are to be expected in the lake.
+    may_have_orphans: bool,
 }
 
 impl Lab {
@@ -119,7 +125,9 @@ impl Lab {
             "freshness": {"live_interval_sec": 0.5},
             "metrics": {"listen_addr": "127.0.0.1:0"},
         });
-        let lab = Self { bins: bins.to_owned(), dir: dir.to_owned(), database, storage, config };
+        let (bins, dir) = (bins.to_owned(), dir.to_owned());
+        let lab =
+            Self { bins, dir, database, storage, config, failpoint: None, may_have_orphans: false };
         lab.write_config()?;
         Ok(lab)
     }
@@ -215,6 +223,18 @@ impl Lab {
         self.write_config()
     }
 
+    /// Arms a failpoint (`s9:kill:3`) in whatever is started from now on, or none; the binaries
+    /// must have been built with failpoints.
+    pub(crate) fn arm(&mut self, failpoint: Option<&str>) {
+        self.failpoint = failpoint.map(str::to_owned);
+    }
+
+    /// From now on writers may die in this lab: objects that nothing refers to stay until they are
+    /// old enough to be nobody's.
+    pub(crate) fn expect_orphans(&mut self) {
+        self.may_have_orphans = true;
+    }
+
     fn write_config(&self) -> Result<()> {
         // JSON is YAML, so no second writer is needed.
         fs::write(self.config_file(), serde_json::to_vec_pretty(&self.config)?)?;
@@ -263,6 +283,10 @@ impl Lab {
         let mut command = shell::command(self.bins.join(binary));
         command.args(args).arg("--config").arg(self.config_file());
         command.current_dir(&self.dir).envs(self.storage.environment());
+        command.env_remove("PGCDC_FAILPOINT");
+        if let Some(failpoint) = &self.failpoint {
+            command.env("PGCDC_FAILPOINT", failpoint);
+        }
         command
     }
 
@@ -287,6 +311,11 @@ impl Lab {
     /// Starts the daemon and returns at once.
     pub(crate) fn spawn(&self) -> Result<Daemon> {
         Daemon::spawn(self.command("pgcdc", &["start"]), self.dir.join("daemon.log"))
+    }
+
+    /// Starts an init and returns at once; it is watched and ended as a daemon is.
+    pub(crate) fn spawn_init(&self) -> Result<Daemon> {
+        Daemon::spawn(self.command("pgcdc", &["init"]), self.dir.join("init.log"))
     }
 
     /// Makes the table that [`Self::settle`] needs; call it before `init`.

@@ -1,8 +1,9 @@
 //! Comparing lake and source through Iceberg readers that we did not write.
 
 use std::fs;
-use std::io::Write;
-use std::process::Stdio;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -57,26 +58,67 @@ pub(crate) fn compare(lab: &Lab, expected: Expected<'_>) -> Result<u64> {
         "extensions": setup::duckdb_extensions()?,
         "root": lab.storage().root(),
         "s3": lab.storage().reader_settings(),
+        "orphans": lab.may_have_orphans,
         "tables": tables,
     });
     verdict(&ask(&request)?)
 }
 
-fn ask(request: &Value) -> Result<Value> {
-    let script = repo::root().join("xtask/readers/compare.py");
-    let mut python = shell::command(setup::interpreter()?);
-    python.arg("-B").arg(&script);
-    python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = python.spawn().context("cannot start Python")?;
-    let mut stdin = child.stdin.take().context("Python has no stdin")?;
-    // The script reads all of its stdin before it prints anything.
-    stdin.write_all(&serde_json::to_vec(request)?)?;
-    drop(stdin);
-    let out = child.wait_with_output()?;
-    if !out.status.success() {
-        bail!("the comparison failed: {}", shell::talk(&out));
+/// A Python with the readers loaded, which takes a second or two; it answers one request a line.
+struct Reader {
+    python: Child,
+    answers: BufReader<ChildStdout>,
+    talk: tempfile::NamedTempFile,
+}
+
+/// Readers that wait for their next request.
+static IDLE_READERS: Mutex<Vec<Reader>> = Mutex::new(Vec::new());
+
+impl Reader {
+    fn start() -> Result<Self> {
+        let script = repo::root().join("xtask/readers/compare.py");
+        let talk = tempfile::NamedTempFile::new()?;
+        let mut python = shell::command(setup::interpreter()?);
+        python.arg("-B").arg(&script).arg(setup::duckdb_extensions()?);
+        python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(talk.reopen()?);
+        let mut python = python.spawn().context("cannot start Python")?;
+        let answers = BufReader::new(python.stdout.take().context("Python has no stdout")?);
+        Ok(Self { python, answers, talk })
     }
-    serde_json::from_slice(&out.stdout).context("the comparison printed no report")
+
+    fn ask(&mut self, request: &Value) -> Result<Value> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        let stdin = self.python.stdin.as_mut().context("Python has no stdin")?;
+        stdin.write_all(&line)?;
+        stdin.flush()?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        serde_json::from_str(&answer).with_context(|| {
+            let talk = fs::read_to_string(self.talk.path()).unwrap_or_default();
+            format!("the comparison printed no report:\n{answer}{talk}")
+        })
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _ = self.python.kill();
+        let _ = self.python.wait();
+    }
+}
+
+/// Asks a reader that is free, or a new one; one that failed is not asked again.
+fn ask(request: &Value) -> Result<Value> {
+    let idle = || IDLE_READERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let waiting = idle().pop();
+    let mut reader = match waiting {
+        Some(reader) => reader,
+        None => Reader::start()?,
+    };
+    let answer = reader.ask(request)?;
+    idle().push(reader);
+    Ok(answer)
 }
 
 fn verdict(report: &Value) -> Result<u64> {

@@ -1,14 +1,16 @@
 //! Where a lab's lake is: in its directory, or in a bucket of an S3 server.
 
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::files_below;
 use crate::s3::{ACCESS_KEY, REGION, S3Server, SECRET_KEY};
 
 /// The place of a lake, as the product is told and as the tests look at it.
+#[derive(Clone)]
 pub(crate) enum Storage {
     /// A directory.
     Directory(PathBuf),
@@ -18,8 +20,9 @@ pub(crate) enum Storage {
 
 /// A place in a bucket. The product may be told of a proxy; the tests and the foreign readers always
 /// talk to the server.
+#[derive(Clone)]
 pub(crate) struct Bucket {
-    pub(crate) server: Rc<S3Server>,
+    pub(crate) server: Arc<S3Server>,
     /// The address that the product is told.
     pub(crate) endpoint: String,
     pub(crate) name: String,
@@ -94,7 +97,7 @@ impl Storage {
     }
 
     /// An object of the lake; `None` if it does not exist.
-    pub(super) fn read(&self, key: &str) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn read(&self, key: &str) -> Result<Option<Vec<u8>>> {
         match self {
             Storage::Directory(path) => match std::fs::read(path.join(key)) {
                 Ok(bytes) => Ok(Some(bytes)),
@@ -102,6 +105,21 @@ impl Storage {
                 Err(error) => Err(error).with_context(|| format!("cannot read {key}")),
             },
             Storage::S3(bucket) => bucket.server.read(&bucket.name, &bucket.key(key)),
+        }
+    }
+
+    /// The keys of all objects of the lake.
+    pub(crate) fn keys(&self) -> Result<Vec<String>> {
+        match self {
+            Storage::Directory(path) => files_below(path)?
+                .into_iter()
+                .map(|file| Ok(file.strip_prefix(path)?.to_string_lossy().into_owned()))
+                .collect(),
+            Storage::S3(bucket) => {
+                let root = bucket.key("");
+                let keys = bucket.list()?.into_iter();
+                Ok(keys.map(|key| key.trim_start_matches(&root).to_owned()).collect())
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 use super::unfinished::OpenUpload;
-use super::{LakeStore, Swap, object_path};
+use super::{LakeStore, Swap, failpoints, object_path};
 use crate::{Error, Result};
 
 /// The content of an object to be written.
@@ -119,7 +119,8 @@ impl LakeStore {
         while let Some(sent) = parts.join_next().await {
             joined(key, sent)?;
         }
-        upload.complete().await.map(drop).map_err(failed("complete"))
+        let completed = upload.complete().await.and_then(|_| failpoints::complete_reply(key));
+        completed.map_err(failed("complete"))
     }
 
     async fn upload_slot(&self) -> Option<OwnedSemaphorePermit> {
@@ -175,5 +176,6 @@ fn joined(
     sent: std::result::Result<object_store::Result<()>, tokio::task::JoinError>,
 ) -> Result<()> {
     let sent = sent.map_err(object_store::Error::from).flatten();
+    let sent = sent.and_then(|()| failpoints::part_reply(key));
     sent.map_err(|source| Error::object("write a part of", key, source))
 }

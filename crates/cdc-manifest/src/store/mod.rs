@@ -3,9 +3,11 @@
 
 mod create;
 mod durable;
+mod failpoints;
 mod probe;
 mod refusal;
 mod remote;
+mod removal;
 mod swap;
 mod temp;
 mod unfinished;

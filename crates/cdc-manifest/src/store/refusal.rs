@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,6 +17,8 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
 };
+
+use super::removal::remove_all;
 
 /// A setting that the store refuses; the source of a [`Error::Generic`] of [`Remote`].
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +50,7 @@ const KEY: &str = "check storage.encryption.kms_key_id";
 const PASSING: &[&str] = &["RequestTimeTooSkewed", "ExpiredToken", "TokenRefreshRequired"];
 
 /// Names the error for what the answer's body says it is.
-fn named(error: Error) -> Error {
+pub(super) fn named(error: Error) -> Error {
     let text = cdc_core::chain(&error);
     if let Some((_, what, hint)) = REFUSALS.iter().find(|(code, ..)| text.contains(code)) {
         let source = Box::new(Refusal { what, hint, source: error });
@@ -61,18 +64,23 @@ fn named(error: Error) -> Error {
     error
 }
 
+/// Whether the error is one that [`named`] found to be a setting.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Generic { source, .. } if source.is::<Refusal>())
+}
+
 /// The name in errors.
 const STORE: &str = "remote";
 
 /// A client whose errors are named.
 #[derive(Debug)]
 pub(super) struct Remote<T> {
-    client: T,
+    client: Arc<T>,
 }
 
 impl<T: ObjectStore> Remote<T> {
     pub(super) fn new(client: T) -> Self {
-        Self { client }
+        Self { client: Arc::new(client) }
     }
 }
 
@@ -113,7 +121,7 @@ impl<T: ObjectStore> ObjectStore for Remote<T> {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.client.delete_stream(locations).map(|deleted| deleted.map_err(named)).boxed()
+        remove_all(Arc::clone(&self.client), locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

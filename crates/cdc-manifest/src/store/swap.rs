@@ -17,7 +17,7 @@ use object_store::{
     GetOptions, GetResult, ObjectStore, PutMode, PutOptions, PutPayload, UpdateVersion,
 };
 
-use super::{LakeStore, object_path};
+use super::{LakeStore, failpoints, object_path};
 use crate::{Error, Result};
 
 /// Puts of one swap while the object stays as it was.
@@ -172,7 +172,8 @@ impl LakeStore {
         use object_store::Error as E;
         let options = PutOptions::from(ObjectVersion::mode(expected));
         let payload = PutPayload::from_bytes(bytes);
-        match self.store().put_opts(&object_path(key)?, payload, options).await {
+        let reply = self.store().put_opts(&object_path(key)?, payload, options).await;
+        match failpoints::put_reply(key, reply) {
             Ok(put) => Ok(Ok(ObjectVersion { e_tag: put.e_tag, version: put.version })),
             Err(
                 source @ (E::PermissionDenied { .. }

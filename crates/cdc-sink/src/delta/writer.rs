@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use cdc_core::{Epoch, Identity, TableName, TableSchema};
+use cdc_core::{Epoch, Identity, TableName, TableSchema, failpoint};
 use cdc_manifest::LakeStore;
 
 use super::carry::{self, Carried, Places};
@@ -196,6 +196,9 @@ impl DeltaWriter {
         if !matches!(self.state, State::Finished) {
             return Err(self.state_error("confirming a commit", "no epoch is finished"));
         }
+        if failpoint("s17") {
+            return Err(failed("write the key index of", &self.table));
+        }
         self.index.commit(stamp)?;
         self.state = State::Idle;
         Ok(())
@@ -239,6 +242,9 @@ impl OpenEpoch {
         if chunk.rows() > 0 {
             self.make_room(&chunk.schema, options)?;
             self.append_rows(chunk, index, fetcher)?;
+        }
+        if failpoint("s6") {
+            return Err(failed("write a temporary file for", &chunk.schema.table));
         }
         self.end_runs(chunk);
         self.spill(options)
@@ -368,4 +374,10 @@ fn check_identity(index: &KeyIndex, schema: &TableSchema) -> Result<()> {
     }
     let (table, indexed) = (schema.table.clone(), indexed.clone());
     Err(Error::IdentityChanged { table, indexed, wanted })
+}
+
+/// The error of local work that a failpoint made fail.
+fn failed(operation: &'static str, table: &TableName) -> Error {
+    let source = std::io::Error::other("failpoint");
+    Error::Io { operation, path: table.to_string(), source }
 }
