@@ -217,7 +217,8 @@ impl<'s> Ingest<'s> {
         let is_full =
             self.flush.is_some() && self.batch.bytes >= self.settings.buffer_bytes_max / 2;
         let is_cuttable = self.transaction.is_none() && !self.must_catch_up();
-        !is_full && !(self.draining && is_cuttable) && !self.cut.is_held()
+        let is_drained = self.draining && is_cuttable;
+        !is_full && !is_drained && !self.cut.is_held()
     }
 
     /// When the batch is to be flushed; `None` while it cannot be.

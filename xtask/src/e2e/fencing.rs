@@ -28,6 +28,7 @@ fn same_state(env: &Env<'_>) -> Result<()> {
     let lab = env.lab()?;
     lab.init()?;
     let daemon = lab.start()?;
+    lab.wait_live(&daemon, "the first daemon to stream", |live| live["state"] == "streaming")?;
     let generation = lab.manifest()?["generation"].clone();
     let host = fs::read_to_string("/proc/sys/kernel/hostname")?;
     let holder = format!("host {}, pid {}, since 20", host.trim(), daemon.pid());
