@@ -99,10 +99,11 @@ fn server_down(env: &Env<'_>) -> Result<()> {
     let before = proxy.streams().len();
     let stopped = Instant::now();
     cluster.stop_immediately()?;
-    wait_for_streams(&proxy, &daemon, before + 5)?;
+    wait_for_streams(&proxy, &daemon, before + 4)?;
     let calls = proxy.streams().split_off(before);
     let mut last = stopped;
-    for (call, expected) in calls.iter().zip([1.0, 2.0, 4.0, 8.0, 16.0]) {
+    // the first session moved the position, which still counts as progress at the first call
+    for (call, expected) in calls.iter().zip([1.0, 1.0, 2.0, 4.0]) {
         let waited = call.duration_since(last).as_secs_f64();
         // a fifth may be taken off at random; a loaded machine adds
         ensure!(
@@ -113,7 +114,7 @@ fn server_down(env: &Env<'_>) -> Result<()> {
     }
     cluster.boot()?;
     insert(&lab, 1000)?;
-    wait_for_streams(&proxy, &daemon, before + 6)?;
+    wait_for_streams(&proxy, &daemon, before + 5)?;
     println!("     down for {:.0} s, {} calls", stopped.elapsed().as_secs_f64(), calls.len());
     finish(&lab, &oracle, &proxy, daemon)
 }

@@ -174,8 +174,15 @@ pub(crate) fn encode_commit(
 }
 
 /// Appends a standby status update as CopyData. `micros` is the time in microseconds since
-/// 2000-01-01; a reply is never requested, because an answer would only cost another round.
-pub(crate) fn encode_status(out: &mut Vec<u8>, write: Lsn, durable: Lsn, micros: i64) {
+/// 2000-01-01. A reply is requested only of a server that has long been silent: else it would only
+/// cost another round.
+pub(crate) fn encode_status(
+    out: &mut Vec<u8>,
+    write: Lsn,
+    durable: Lsn,
+    micros: i64,
+    wants_reply: bool,
+) {
     out.push(b'd');
     out.extend_from_slice(&38u32.to_be_bytes());
     out.push(b'r');
@@ -184,7 +191,7 @@ pub(crate) fn encode_status(out: &mut Vec<u8>, write: Lsn, durable: Lsn, micros:
     out.extend_from_slice(&durable.0.to_be_bytes());
     out.extend_from_slice(&durable.0.to_be_bytes());
     out.extend_from_slice(&micros.to_be_bytes());
-    out.push(0);
+    out.push(wants_reply.into());
 }
 
 #[cfg(test)]
@@ -195,7 +202,7 @@ mod tests {
     #[test]
     fn trap_01_a_status_names_written_and_durable_positions_apart() {
         let mut out = Vec::new();
-        encode_status(&mut out, Lsn(0x30), Lsn(0x20), 7);
+        encode_status(&mut out, Lsn(0x30), Lsn(0x20), 7, false);
         assert_eq!(frame_len(&out).unwrap(), Some(out.len()));
         let body = &out[6..];
         assert_eq!([lsn(body, 0), lsn(body, 8), lsn(body, 16)], [Lsn(0x30), Lsn(0x20), Lsn(0x20)]);

@@ -35,6 +35,10 @@ const JOIN_BYTES: usize = 256 * 1024;
 const BEHIND_BYTES: u64 = 64 * 1024 * 1024;
 /// A server that takes no status message for so long is gone.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A server is believed gone after so many of its own `wal_sender_timeout`s without a word, the
+/// answers that it was asked for meanwhile included. TCP alone does not notice where a proxy or a
+/// balancer keeps the connection open.
+const SILENCE_TIMEOUTS: u32 = 2;
 /// How long closing waits for the server to have read our last message.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Seconds from 1970 to 2000, PostgreSQL's epoch.
@@ -96,6 +100,10 @@ pub(crate) struct Reader {
     received: Lsn,
     server_wal_end: Lsn,
     unread_since: Option<Instant>,
+    /// When something was last read, or the socket was last left unread on purpose.
+    heard: Instant,
+    /// A server that says nothing for so long, a request for a reply included, is gone.
+    silence_max: Option<Duration>,
 }
 
 impl Reader {
@@ -129,6 +137,10 @@ impl Reader {
             received: at.lsn,
             server_wal_end: facts.wal_end,
             unread_since: None,
+            heard: Instant::now(),
+            // a server without this bound may be silent for as long as it likes
+            silence_max: Some(facts.wal_sender_timeout * SILENCE_TIMEOUTS)
+                .filter(|silence| !silence.is_zero()),
         }
     }
 
@@ -187,6 +199,7 @@ impl Reader {
             Ok(_) => {}
             Err(source) => return Err(self.broken(source)),
         }
+        self.heard = Instant::now();
         let mut joined = 0;
         while self.conn.is_tls() && joined < JOIN_BYTES {
             match self.conn.read_buf(self.splitter.room()).now_or_never() {
@@ -294,6 +307,9 @@ impl Reader {
     }
 
     fn note_unread(&mut self, may_read: bool, now: Instant) {
+        if !may_read {
+            self.heard = now;
+        }
         match (may_read, self.unread_since) {
             (true, _) => self.unread_since = None,
             (false, None) => self.unread_since = Some(now),
@@ -310,6 +326,12 @@ impl Reader {
                 return Err(Error::Stalled { after });
             }
             wake_at = wake_at.min(since + after);
+        }
+        if let Some(silence) = self.silence_max {
+            if self.heard + silence <= now {
+                return Err(self.broken(io::ErrorKind::TimedOut.into()));
+            }
+            wake_at = wake_at.min(self.heard + silence);
         }
         if let Some((since, wal_end)) = self.pulse.draining() {
             let grace = self.options.drain_grace;
@@ -340,7 +362,8 @@ impl Reader {
     async fn send_status(&mut self, now: Instant) -> Result<()> {
         let durable = self.pulse.send(self.received, now);
         let mut out = Vec::with_capacity(64);
-        frame::encode_status(&mut out, self.received, durable, pg_micros());
+        let is_silent = self.silence_max.is_some_and(|silence| self.heard + silence / 2 <= now);
+        frame::encode_status(&mut out, self.received, durable, pg_micros(), is_silent);
         self.write(&out).await
     }
 
