@@ -4,14 +4,18 @@ use anyhow::Result;
 
 use crate::{repo, shell};
 
-/// Seeds of a run that a change must pass.
-const CI_SEEDS: u64 = 200;
+/// Seeds of a run by hand.
+const SEEDS: u64 = 200;
+/// Seeds of a run that a change must pass, and their length: many short lives find more than few
+/// long ones.
+const CI_SEEDS: u64 = 2000;
+const CI_STEPS: usize = 20;
 
 /// Which seeds to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Seeds to run, beside those that once failed
-    #[arg(long, default_value_t = CI_SEEDS)]
+    #[arg(long, default_value_t = SEEDS)]
     seeds: u64,
     /// The first of them; with --seeds 1 the only one
     #[arg(long)]
@@ -39,7 +43,7 @@ impl Args {
         Args {
             seeds: CI_SEEDS,
             seed: None,
-            steps: None,
+            steps: Some(CI_STEPS),
             jobs: None,
             tail: None,
             twice: false,
