@@ -28,6 +28,10 @@ pub fn failpoint(_name: &str) -> bool {
 pub use armed::{ArmedFailpoint, arm_failpoints};
 
 #[cfg(any(test, feature = "failpoints"))]
+#[cfg_attr(
+    not(feature = "failpoints"),
+    expect(unreachable_pub, reason = "the tests build it without the feature that exports it")
+)]
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
