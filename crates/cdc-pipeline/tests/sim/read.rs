@@ -23,10 +23,13 @@ pub(crate) struct TableCut {
     pub(crate) changes_snapshot: Option<i64>,
 }
 
+/// The rows of one file, with what a changelog says of them.
+type Rows = Arc<Vec<(Row, Option<Logged>)>>;
+
 /// Decoded files by location; a file never changes.
 pub(crate) struct Reader {
     files: LakeFiles,
-    decoded: HashMap<String, Arc<Vec<(Row, Option<Logged>)>>>,
+    decoded: HashMap<String, Rows>,
 }
 
 impl Reader {
@@ -49,7 +52,7 @@ impl Reader {
             let decoded = self.decode(table, &file.location, file.size, file.record_count).await?;
             let dead = deleted.get(&file.location);
             for (at, (row, _)) in decoded.iter().enumerate() {
-                if !dead.is_some_and(|dead| dead.binary_search(&(at as u64)).is_ok()) {
+                if dead.is_none_or(|dead| dead.binary_search(&(at as u64)).is_err()) {
                     *rows.entry(row.clone()).or_default() += 1;
                 }
             }
@@ -99,7 +102,7 @@ impl Reader {
         location: &str,
         size: u64,
         rows: u64,
-    ) -> Result<Arc<Vec<(Row, Option<Logged>)>>, String> {
+    ) -> Result<Rows, String> {
         if let Some(known) = self.decoded.get(location) {
             return Ok(Arc::clone(known));
         }

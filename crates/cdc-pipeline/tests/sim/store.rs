@@ -120,7 +120,7 @@ impl FaultStore {
             return !lost;
         }
         self.life.pass().await;
-        sleep_ms(self.world().chance(|rng| latency(rng))).await;
+        sleep_ms(self.world().chance(latency)).await;
         // an outage has no effect on a process that is gone by then
         self.life.pass().await;
         if self.life.burns_down() {
@@ -166,7 +166,7 @@ impl ObjectStore for FaultStore {
         options: PutOptions,
     ) -> Result<PutResult> {
         self.life.pass().await;
-        sleep_ms(self.world().chance(|rng| latency(rng))).await;
+        sleep_ms(self.world().chance(latency)).await;
         let by = self.life.number;
         let fate = self.fate();
         // a request that was on its way when its process died may arrive
