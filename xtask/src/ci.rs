@@ -42,6 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     steps.run("sim", || sim::run(&sim::Args::ci()))?;
     steps.run("e2e", || e2e::run(&e2e::Args::all_on(args.pg.clone())))?;
     steps.run("kill", || kill::run(&kill::Args::selection(args.pg.clone())))?;
+    steps.run("late kill", || kill::run(&kill::Args::late(args.pg.clone())?))?;
     steps.report();
     Ok(())
 }

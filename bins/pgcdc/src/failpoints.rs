@@ -2,12 +2,15 @@
 //! when it reaches the point s9 for the third time. Several are separated by commas.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use cdc_core::{ArmedFailpoint, arm_failpoints};
 
 /// The variable.
 const VARIABLE: &str = "PGCDC_FAILPOINT";
+/// How long a step is held before its process dies late: longer than a confirmation waits.
+const LATE: Duration = Duration::from_millis(1500);
 
 /// Arms the failpoints that the environment names.
 pub(crate) fn arm() -> Result<()> {
@@ -30,6 +33,12 @@ fn parse(wish: &str) -> Result<ArmedFailpoint> {
     let action: fn(&str) -> bool = match action {
         "kill" => |point| {
             say(point, "kill");
+            signal("KILL");
+            false
+        },
+        "late" => |point| {
+            say(point, "late");
+            std::thread::sleep(LATE);
             signal("KILL");
             false
         },

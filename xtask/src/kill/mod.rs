@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Kill points: names and ranges, as in `i4,s9-s14`
     #[arg(long, default_value = "i1-s19")]
     points: Points,
-    /// What happens there: kill, abort, error, stop
+    /// What happens there: kill, late, abort, error, stop
     #[arg(long, value_delimiter = ',', default_value = "kill")]
     kinds: Vec<Kind>,
     /// Where the lakes are: filesystem, s3
@@ -62,6 +62,14 @@ impl Args {
         let points = Points(POINTS.to_vec());
         let (kinds, stores) = (vec![Kind::Kill], vec![Store::Filesystem, Store::S3]);
         Self { pg, points, kinds, stores, short: true, lives: 1, jobs: 3, write: false }
+    }
+
+    /// The same for deaths that come late, at the points between the choice of a flush and its
+    /// confirmation.
+    pub(crate) fn late(pg: Majors) -> Result<Self> {
+        let points = "s5-s17".parse().map_err(anyhow::Error::msg)?;
+        let (kinds, stores) = (vec![Kind::Late], vec![Store::Filesystem]);
+        Ok(Self { points, kinds, stores, ..Self::selection(pg) })
     }
 }
 

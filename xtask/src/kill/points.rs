@@ -119,6 +119,9 @@ impl FromStr for Store {
 pub(super) enum Kind {
     /// SIGKILL.
     Kill,
+    /// SIGKILL a moment later, while the step is held and all else goes on: what was confirmed too
+    /// early has reached the server by then.
+    Late,
     /// The process aborts itself.
     Abort,
     /// The step fails, or its reply is lost.
@@ -129,12 +132,14 @@ pub(super) enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub(super) const ALL: [Kind; 4] = [Kind::Kill, Kind::Abort, Kind::Error, Kind::Stop];
+    pub(super) const ALL: [Kind; 5] =
+        [Kind::Kill, Kind::Late, Kind::Abort, Kind::Error, Kind::Stop];
 
     /// The word on the command line and in `PGCDC_FAILPOINT`.
     pub(super) fn word(self) -> &'static str {
         match self {
             Kind::Kill => "kill",
+            Kind::Late => "late",
             Kind::Abort => "abort",
             Kind::Error => "error",
             Kind::Stop => "stop",
@@ -153,7 +158,7 @@ impl FromStr for Kind {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Kind::ALL.into_iter().find(|kind| kind.word() == text);
-        found.ok_or_else(|| format!("`{text}` is not one of kill, abort, error, stop"))
+        found.ok_or_else(|| format!("`{text}` is not one of kill, late, abort, error, stop"))
     }
 }
 

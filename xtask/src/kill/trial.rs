@@ -132,7 +132,7 @@ impl Trial<'_> {
 
     fn signal(&self) -> Option<i32> {
         match self.kind {
-            Kind::Kill => Some(9),
+            Kind::Kill | Kind::Late => Some(9),
             Kind::Abort => Some(6),
             Kind::Error | Kind::Stop => None,
         }
@@ -189,7 +189,7 @@ impl Trial<'_> {
         }
         ensure!(is_hit(&daemon), "ended before its point:\n{}", daemon.log_end());
         match self.kind {
-            Kind::Kill | Kind::Abort => {
+            Kind::Kill | Kind::Late | Kind::Abort => {
                 let status = shell::wait_for("the death", PATIENCE, || daemon.try_wait())?;
                 ensure!(status.signal() == self.signal(), "the daemon ended with {status}");
             }
@@ -252,12 +252,12 @@ impl Trial<'_> {
                 work.round()?;
             }
             match self.kind {
-                Kind::Kill => cluster.kill_hard()?,
+                Kind::Kill | Kind::Late => cluster.kill_hard()?,
                 Kind::Abort => cluster.stop_immediately()?,
                 Kind::Error => proxy.reset(),
                 Kind::Stop => cluster.freeze(Duration::from_secs(3))?,
             }
-            if matches!(self.kind, Kind::Kill | Kind::Abort) {
+            if matches!(self.kind, Kind::Kill | Kind::Late | Kind::Abort) {
                 cluster.boot()?;
             }
             work.round()?;
