@@ -48,7 +48,7 @@ fn equal_under_load(env: &Env<'_>) -> Result<()> {
     lab.init()?;
     let daemon = lab.start()?;
     let mut psql = lab.database().psql()?;
-    psql.args(["-c", "CALL shop_business(61, 100000)"]).stdin(Stdio::null());
+    psql.args(["-c", "CALL shop_business(61, 2000000)"]).stdin(Stdio::null());
     psql.stdout(Stdio::null()).stderr(Stdio::null());
     let mut load = Load::start(psql, lab.database())?;
     let mut last = 0;
