@@ -171,20 +171,37 @@ impl LiveWriter {
         }
     }
 
+    /// Writes the file unless another daemon is at work, whose words ours would hide. Bounded as a
+    /// whole: the end of the daemon waits for the last write.
     async fn write(&self, seen: &Seen) {
         let facts = self.facts.borrow().clone();
-        let found = Live::load(&self.lake.store).await.ok().flatten();
-        if !facts.is_alone || found.is_some_and(|found| found.generation > facts.generation) {
-            // the words of the daemon that is at work; ours would hide them
+        if !facts.is_alone {
             return;
         }
+        let write = async {
+            let found = Live::load(&self.lake.store).await.ok().flatten();
+            if found.is_some_and(|found| found.generation > facts.generation) {
+                return Ok(());
+            }
+            self.describe(&facts, seen).write(&self.lake.store).await
+        };
+        match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = cdc_core::chain(&error), "live.json not written");
+            }
+            Err(_) => tracing::warn!(error = "no answer from the store", "live.json not written"),
+        }
+    }
+
+    fn describe(&self, facts: &LiveFacts, seen: &Seen) -> Live {
         let now = self.lake.clock.now();
         let behind = facts.server_wal_end.0.saturating_sub(facts.covered_lsn.0);
         let seconds = match behind {
             0 => 0.0,
             _ => (now - facts.covered_at).as_seconds_f64().max(0.0),
         };
-        let live = Live {
+        Live {
             version: LIVE_VERSION,
             instance: self.instance.clone(),
             generation: facts.generation,
@@ -200,16 +217,9 @@ impl LiveWriter {
             buffer_bytes: facts.buffer_bytes as u64,
             oldest_xact_age_seconds: seen.oldest_xact_age_seconds,
             cas_conflicts: self.breaker.total(),
-            last_error: facts.last_error,
+            last_error: facts.last_error.clone(),
             written_at: now,
             extra: Default::default(),
-        };
-        match tokio::time::timeout(WRITE_TIMEOUT, live.write(&self.lake.store)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(error = cdc_core::chain(&error), "live.json not written");
-            }
-            Err(_) => tracing::warn!(error = "no answer from the store", "live.json not written"),
         }
     }
 }

@@ -38,13 +38,18 @@ impl Rows {
 }
 
 impl Session {
+    /// Lets the socket fill between the reads of rows, over all copies of this session: whether that
+    /// helps is measured once, not for each.
+    pub(crate) fn coalesce(&mut self) {
+        self.conn.coalesce();
+    }
+
     /// Starts a COPY TO STDOUT. `context` names it in errors.
     ///
     /// # Errors
     /// [`Error::Server`] if the server refuses the statement; the session can go on.
     pub(crate) async fn start_copy_out(&mut self, context: &str, sql: &str) -> Result<()> {
         self.skip_answer().await?;
-        self.conn.coalesce();
         self.send_query(sql).await?;
         self.answering = true;
         loop {
@@ -60,7 +65,8 @@ impl Session {
     }
 
     /// The next rows, about `bytes` of them or what is left; `None` behind the last. Cancel safe.
-    /// Sleeps between reads so that the socket fills: for a thread on which nothing else runs.
+    /// Sleeps between reads if it may [`coalesce`](Self::coalesce): for a thread on which nothing else
+    /// runs.
     ///
     /// # Errors
     /// [`Error::Server`] if the server ends the COPY; the session can go on.

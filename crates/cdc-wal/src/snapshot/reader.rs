@@ -182,6 +182,7 @@ async fn open(start: &Start) -> Result<Session> {
         session.query("lift the transaction timeout", "SET transaction_timeout = 0").await?;
     }
     session.query("enter the exported snapshot", &start.begin).await?;
+    session.coalesce();
     Ok(session)
 }
 
