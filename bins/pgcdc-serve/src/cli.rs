@@ -62,10 +62,10 @@ pub(crate) enum Command {
     /// Serve agents and people over MCP or HTTP (not in this build)
     #[command(after_help = "Example: pgcdc serve --mcp")]
     Serve(ServeArgs),
-    /// Move `main` to another cut (not in this build)
+    /// Move `main` to another cut, under `promotion.mode: manual`
     #[command(after_help = "Example: pgcdc promote --from staging --reason 'release 12'")]
     Promote(PromoteArgs),
-    /// Compare the contracts of two cuts (not in this build)
+    /// Compare the contracts of two cuts: tables, columns, keys, policies
     #[command(after_help = "Example: pgcdc diff --from main --to staging --exit-code")]
     Diff(DiffArgs),
     /// Print build information

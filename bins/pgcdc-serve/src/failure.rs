@@ -10,6 +10,24 @@ use cdc_serve::Code;
 #[error("`{0}` is not available in this build; hint: `pgcdc-serve query` is")]
 struct Unavailable(&'static str);
 
+/// A verdict that blocks; what it is about was printed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "not safe to promote; hint: see the reasons above, and promote with --force if they are wanted"
+)]
+pub(crate) struct Blocked;
+
+/// A command line or a configuration that does not allow what is asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refused(String);
+
+impl Refused {
+    pub(crate) fn usage(text: String) -> Self {
+        Self(text)
+    }
+}
+
 /// The error of a command that this build has not.
 pub(crate) fn unavailable(command: &'static str) -> Error {
     Unavailable(command).into()
@@ -25,8 +43,17 @@ pub(crate) fn report(error: &Error) -> ExitCode {
 }
 
 fn exit_code(error: &Error) -> ExitCode {
-    if error.is::<Unavailable>() {
+    if error.is::<Unavailable>() || error.is::<Refused>() {
         return ExitCode::Usage;
+    }
+    if error.is::<Blocked>() {
+        return ExitCode::Difference;
+    }
+    if let Some(error) = error.downcast_ref::<cdc_governance::Error>() {
+        return ExitCode::of(error.kind(), CommandKind::Operator);
+    }
+    if let Some(error) = error.downcast_ref::<cdc_iceberg::Error>() {
+        return ExitCode::of(error.kind(), CommandKind::Operator);
     }
     if let Some(error) = error.downcast_ref::<cdc_serve::Error>() {
         return of_code(error.code());

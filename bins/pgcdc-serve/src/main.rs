@@ -1,7 +1,9 @@
 //! `pgcdc-serve`: the read plane's command line. It links no PostgreSQL client and needs no source.
 
 mod cli;
+mod diff;
 mod failure;
+mod promote;
 mod query;
 mod setup;
 mod table_format;
@@ -25,8 +27,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Query(args) => query::run(&cli.common, args),
         Command::Version { json } => version(*json),
         Command::Serve(_) => Err(failure::unavailable("serve")),
-        Command::Promote(_) => Err(failure::unavailable("promote")),
-        Command::Diff(_) => Err(failure::unavailable("diff")),
+        Command::Promote(args) => promote::run(&cli.common, args),
+        Command::Diff(args) => diff::run(&cli.common, args),
     }
 }
 

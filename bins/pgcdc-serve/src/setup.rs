@@ -1,10 +1,11 @@
 //! From the configuration file to a read plane.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use cdc_core::SystemClock;
+use cdc_core::{StorageSpec, SystemClock};
 use cdc_manifest::{LakeStore, PromotionMode};
 use cdc_query::{Engine, Lake, QueryLimits};
 use cdc_runtime::{Config, LogFlags, LogLevel, LoggingConfig, SourceUse};
@@ -30,20 +31,34 @@ pub(crate) fn read_plane(config: &Config) -> anyhow::Result<ReadPlane> {
     if config.governance.is_some() {
         return Err(cdc_serve::Error::GovernanceUnavailable.into());
     }
-    let storage = config.storage_spec().context("storage: a required key is missing")?;
-    let store = LakeStore::open_read_only(&storage)?;
-    let mode = match config.promotion.mode {
-        cdc_runtime::PromotionMode::Auto => PromotionMode::Auto,
-        cdc_runtime::PromotionMode::Manual => PromotionMode::Manual,
-    };
+    let store = LakeStore::open_read_only(&storage(config)?)?;
     let limits = QueryLimits {
         memory_bytes: config.query.memory_bytes,
         timeout: Duration::from_secs(config.query.timeout_sec),
         ..QueryLimits::default()
     };
     let engine = Engine::new(limits)?;
-    let lake = Lake::new(store, mode);
+    let lake = Lake::new(store, promotion(config));
     Ok(ReadPlane::new(lake, engine, LocalPolicy::default(), Arc::new(SystemClock)))
+}
+
+/// Where the lake is.
+pub(crate) fn storage(config: &Config) -> anyhow::Result<StorageSpec> {
+    config.storage_spec().context("storage: a required key is missing")
+}
+
+/// How `main` advances.
+pub(crate) fn promotion(config: &Config) -> PromotionMode {
+    match config.promotion.mode {
+        cdc_runtime::PromotionMode::Auto => PromotionMode::Auto,
+        cdc_runtime::PromotionMode::Manual => PromotionMode::Manual,
+    }
+}
+
+/// Where audit records go.
+pub(crate) fn audit_dir(config: &Config) -> PathBuf {
+    let path = config.audit.path.clone();
+    path.unwrap_or_else(|| config.state_dir().join("audit"))
 }
 
 /// The person at the prompt.

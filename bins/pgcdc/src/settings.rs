@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail};
 use cdc_core::{ArrayPolicy, NumericPolicy, StoredAs, TypePolicy, UnrepresentablePolicy};
 use cdc_governance::{RuleText, TableRules, TagPolicy};
 use cdc_iceberg::TableNaming;
-use cdc_manifest::RawRetention;
+use cdc_manifest::{PromotionMode, RawRetention};
 use cdc_pipeline::{
     BreakerSettings, Compression, DaemonSettings, Failover, FlushSettings, InitSettings,
-    LakeSettings, OnError, RefSettings, ReplicationSettings, Streaming, TruncateMode, TypeSettings,
-    VerifySettings,
+    LakeSettings, OnError, RefSettings, ReplicationSettings, Streaming, TableLabels, TruncateMode,
+    TypeSettings, VerifySettings,
 };
 use cdc_runtime as conf;
 use cdc_runtime::Config;
@@ -76,6 +76,15 @@ pub(crate) fn verify(config: &Config) -> Result<VerifySettings> {
     })
 }
 
+/// How tables appear in the labels of metrics.
+pub(crate) fn table_labels(config: &Config) -> TableLabels {
+    match config.metrics.table_labels {
+        Some(conf::TableLabels::Hashed) => TableLabels::Hashed,
+        Some(conf::TableLabels::Off) => TableLabels::Off,
+        Some(conf::TableLabels::Full) | None => TableLabels::Full,
+    }
+}
+
 /// Where the lake is.
 pub(crate) fn lake(config: &Config) -> Result<LakeSettings> {
     Ok(LakeSettings {
@@ -87,6 +96,10 @@ pub(crate) fn lake(config: &Config) -> Result<LakeSettings> {
             conf::Compression::Zstd => Compression::Zstd,
             conf::Compression::Snappy => Compression::Snappy,
             conf::Compression::None => Compression::None,
+        },
+        promotion: match config.promotion.mode {
+            conf::PromotionMode::Auto => PromotionMode::Auto,
+            conf::PromotionMode::Manual => PromotionMode::Manual,
         },
     })
 }
@@ -202,9 +215,6 @@ fn refuse_unsupported(config: &Config) -> Result<()> {
         conf::DeleteMode::CopyOnWrite => {
             bail!(unsupported("iceberg.deletes", "copy_on_write", "position"))
         }
-    }
-    if config.promotion.mode == conf::PromotionMode::Manual {
-        bail!(unsupported("promotion.mode", "manual", "auto"));
     }
     if config.profiles.source == conf::ProfileSource::PgAcl {
         bail!(unsupported("profiles.source", "pg_acl", "\"\""));

@@ -24,10 +24,14 @@
 //! assert_eq!(decide(&[table], &rules)[0].excluded.as_deref(), Some("explicit exclude"));
 //! ```
 
+mod audit;
 mod decision;
 mod error;
 mod rules;
 
+pub use audit::{
+    AuditLog, AuditRecord, ChainReport, Decision, Event, Phase, Surface, verify_chain,
+};
 pub use decision::TableDecision;
 pub use error::{Error, Result};
 pub use rules::{RuleText, TableRules, TagPolicy, UNTAGGED, decide, exclude_collisions};

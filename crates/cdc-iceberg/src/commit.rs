@@ -30,6 +30,9 @@ use crate::{
     Table, TableChange, TableIdent, TablePair, Unresolved,
 };
 
+/// How often a commit is built anew on a table of which only another branch has moved.
+const REBASES_MAX: u32 = 10;
+
 /// How often a swap whose outcome is unknown is tried again on the same base.
 const SWAP_TRIES_MAX: u32 = 3;
 
@@ -74,11 +77,27 @@ impl Committer {
     }
 
     /// Commits one change: one snapshot, one pointer swap. A batch that is in the table already is
-    /// not looked for here before the swap; see [`Committer::commit_flush`].
+    /// not looked for here before the swap; see [`Committer::commit_flush`]. Whoever only moved
+    /// another branch meanwhile is no conflict.
     ///
     /// # Errors
     /// [`Error::Fenced`] if the table belongs to a newer generation; else nothing was committed.
     pub async fn commit(&self, table: &Table, change: &TableChange) -> Result<CommitOutcome> {
+        let mut outcome = self.commit_on(table, change).await?;
+        for _ in 0..REBASES_MAX {
+            match outcome {
+                CommitOutcome::NotCommitted(Conflict { current })
+                    if is_same_on(change.branch, table, &current) =>
+                {
+                    outcome = self.commit_on(&current, change).await?;
+                }
+                ended => return Ok(ended),
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn commit_on(&self, table: &Table, change: &TableChange) -> Result<CommitOutcome> {
         check_generation(table, change.stamp.generation)?;
         if failpoint("s9") {
             return Err(Error::lost(&table.metadata_location));
@@ -167,6 +186,19 @@ impl Committer {
         let reference =
             SnapshotReference::new(snapshot_id, SnapshotRetention::branch(None, None, None));
         self.update(table, |builder| builder.set_ref(branch.as_str(), reference)).await
+    }
+
+    /// Puts `main` where `staging` stands, and drops `staging`: commits do not wait any more.
+    pub async fn adopt_staging(&self, table: &Table) -> Result<CommitOutcome> {
+        let staging = table.metadata.snapshot_for_ref(Branch::Staging.as_str());
+        let Some(staging) = staging.map(|snapshot| snapshot.snapshot_id()) else {
+            return Ok(CommitOutcome::Committed(table.clone()));
+        };
+        let main = SnapshotReference::new(staging, SnapshotRetention::branch(None, None, None));
+        self.update(table, |builder| {
+            Ok(builder.set_ref(Branch::Main.as_str(), main)?.remove_ref(Branch::Staging.as_str()))
+        })
+        .await
     }
 
     /// Raises the generation in the table's properties, which fences daemons of older ones.
@@ -323,6 +355,13 @@ pub(crate) fn encode_metadata(ident: &TableIdent, metadata: &TableMetadata) -> R
         source: Box::new(source),
     })?;
     Ok(json.into())
+}
+
+/// Whether a change that was built for one version of a table is right for another one too.
+fn is_same_on(branch: Branch, before: &Table, now: &Table) -> bool {
+    before.head_id(branch) == now.head_id(branch)
+        && before.generation() == now.generation()
+        && before.metadata.current_schema_id() == now.metadata.current_schema_id()
 }
 
 fn check_generation(table: &Table, ours: u64) -> Result<()> {

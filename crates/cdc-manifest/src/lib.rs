@@ -17,6 +17,7 @@
 //! # });
 //! ```
 
+mod contract_diff;
 mod error;
 mod json;
 pub mod layout;
@@ -27,6 +28,7 @@ mod store;
 mod wire;
 
 pub use cdc_core::{AzureSpec, Encryption, GcsSpec, KeyPrefix, S3Spec, StorageSpec, Transfer};
+pub use contract_diff::{ColumnChange, ContractDiff, DiffStatus, TableDiff, Verdict};
 pub use error::{Error, Result, object_kind};
 pub use json::Extra;
 pub use live::{LIVE_VERSION, Live, LiveSlot, LiveState};

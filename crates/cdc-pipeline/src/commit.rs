@@ -26,6 +26,7 @@ use uuid::Uuid;
 use crate::control::VerifiedRecord;
 use crate::fence::{Fence, fenced};
 use crate::lake::Lake;
+use crate::meters::StopWatch;
 use crate::quarantine::Stop;
 use crate::refs::advance_refs;
 use crate::settings::RefSettings;
@@ -78,6 +79,20 @@ pub(crate) struct CommittedTable {
     pub(crate) schema: Arc<TableSchema>,
     /// Its Iceberg tables.
     pub(crate) pair: TablePair,
+    /// The branch of theirs that commits go to.
+    pub(crate) branch: Branch,
+}
+
+impl CommittedTable {
+    /// The snapshot of the current state.
+    pub(crate) fn head_id(&self) -> Option<i64> {
+        self.pair.current.head_id(self.branch)
+    }
+
+    /// The position up to which the table has everything.
+    pub(crate) fn covered(&self) -> Lsn {
+        self.pair.current.newest_lsn_to(self.branch).unwrap_or(Lsn::ZERO)
+    }
 }
 
 /// The committed state of the lake, and the one who moves it.
@@ -98,9 +113,12 @@ impl CommitState {
         deltas: &[DeltaOutput],
         stops: &[Stop],
     ) -> Result<FlushReceipt, Error> {
+        let mut watch = StopWatch::start();
         self.check_generation().await?;
         let tables = deltas.iter().map(|delta| &delta.table);
         self.fence_tables(tables).await?;
+        let meters = self.lake.meters.clone();
+        meters.stage("fence", watch.lap());
         let this = &*self;
         let publishing: Vec<_> =
             deltas.iter().map(|delta| this.publish(name, delta).boxed()).collect();
@@ -113,7 +131,9 @@ impl CommitState {
             }
             self.swap_manifest(next).await?;
         }
+        meters.stage("commit", watch.lap());
         advance_refs(&self.lake, &self.manifest.value, self.refs).await;
+        meters.stage("refs", watch.lap());
         Ok(self.receipt())
     }
 
@@ -194,7 +214,7 @@ impl CommitState {
         let wrong = || Error::iceberg(table);
         let (current_files, changes_files) =
             self.data_files(&committed.schema, &output.files).map_err(wrong())?;
-        let covered = committed.pair.current.newest_lsn_to(Branch::Main);
+        let covered = committed.pair.current.newest_lsn_to(self.lake.branch);
         let is_covered = covered.is_some_and(|covered| covered >= stamp.lsn_to);
         let current = if is_covered {
             committed.pair.current.clone()
@@ -205,7 +225,7 @@ impl CommitState {
                 write_position_deletes(files, table, deletes).await.map_err(wrong())?;
             let change = TableChange {
                 stamp: stamp.clone(),
-                branch: Branch::Main,
+                branch: self.lake.branch,
                 data_files: current_files,
                 delete_files: delete_file.into_iter().collect(),
                 remove: if output.truncate { Remove::Everything } else { Remove::Nothing },
@@ -214,7 +234,7 @@ impl CommitState {
             self.settle(table, outcome).await?
         };
         // the changelog follows the table, never leads it: recovery completes it from the table
-        let change = TableChange::append(stamp, Branch::Main, changes_files);
+        let change = TableChange::append(stamp, self.lake.branch, changes_files);
         let outcome =
             self.lake.tables.commit_unless_covered(&committed.pair.changes, &change).await;
         let changes = self.settle(table, outcome).await?;
@@ -238,7 +258,13 @@ impl CommitState {
                     let (found, ours) = (conflict.current, self.fence.generation);
                     return Err(match found.generation() {
                         Some(higher) if higher > ours => fenced(&self.lake, higher, ours).await,
-                        _ => Error::ForeignCommit { table: table.clone(), found: Box::new(found) },
+                        _ => {
+                            let meters = &self.lake.meters;
+                            if let Some(label) = meters.of(table) {
+                                meters.foreign_commits.get_or_create(&label).inc();
+                            }
+                            Error::ForeignCommit { table: table.clone(), found: Box::new(found) }
+                        }
                     });
                 }
                 CommitOutcome::Unknown(unresolved) => {
@@ -247,6 +273,7 @@ impl CommitState {
                     if matches!(outcome, CommitOutcome::Unknown(_)) {
                         return Err(Error::OutcomeUnknown { table: table.clone() });
                     }
+                    self.lake.meters.resolved(matches!(outcome, CommitOutcome::Committed(_)));
                 }
             }
         }
@@ -292,7 +319,7 @@ impl CommitState {
 
     fn next_manifest(&self, name: &BatchName, deltas: &[DeltaOutput], stops: &[Stop]) -> Manifest {
         let mut next = self.manifest.value.clone();
-        let now = self.lake.clock.now();
+        let (now, branch) = (self.lake.clock.now(), self.lake.branch);
         next.epoch = name.epoch;
         next.commit_lsn = name.lsn_to;
         next.commit_ts = name.commit_ts();
@@ -303,13 +330,13 @@ impl CommitState {
         // not only the tables of this batch: after a crash some stand ahead of the manifest
         for (table, committed) in &self.tables {
             let Some(entry) = next.tables.get_mut(table) else { continue };
-            if entry.snapshot_id == committed.pair.current.head_id(Branch::Main) {
+            if entry.snapshot_id == committed.pair.current.head_id(branch) {
                 continue;
             }
             entry.latest_delta_epoch = name.epoch;
-            entry.lsn_to = committed.pair.current.newest_lsn_to(Branch::Main);
-            entry.row_count = committed.pair.current.live_rows(Branch::Main);
-            point_at(entry, &committed.pair);
+            entry.lsn_to = committed.pair.current.newest_lsn_to(branch);
+            entry.row_count = committed.pair.current.live_rows(branch);
+            point_at(entry, &committed.pair, branch);
         }
         for delta in deltas {
             for column in next.mark_lossy(&delta.table, delta.lossy.keys()) {
@@ -322,13 +349,13 @@ impl CommitState {
 }
 
 /// Names the newest snapshots of a pair in a table's entry.
-pub(crate) fn point_at(entry: &mut TableEntry, pair: &TablePair) {
+pub(crate) fn point_at(entry: &mut TableEntry, pair: &TablePair, branch: Branch) {
     entry.iceberg_table = Some(pair.current.ident.to_string());
     entry.metadata_location = Some(pair.current.metadata_location.clone());
-    entry.snapshot_id = pair.current.head_id(Branch::Main);
+    entry.snapshot_id = pair.current.head_id(branch);
     entry.changes_iceberg_table = Some(pair.changes.ident.to_string());
     entry.changes_metadata_location = Some(pair.changes.metadata_location.clone());
-    entry.changes_snapshot_id = pair.changes.head_id(Branch::Main);
+    entry.changes_snapshot_id = pair.changes.head_id(branch);
 }
 
 /// Writes a record into the entries of its tables; a newer one stays.

@@ -26,7 +26,9 @@ use crate::lake::{Components, Lake};
 use crate::lanes::Lanes;
 use crate::lease::{Lease, host};
 use crate::live::{LiveFacts, LiveWriter};
+use crate::meters::Meters;
 use crate::open_lane::LaneOpener;
+use crate::promotion::adopt_staging;
 use crate::recover::{committed_state, complete_changelogs, furthest_beyond};
 use crate::refs::make_up_refs;
 use crate::settings::DaemonSettings;
@@ -40,7 +42,8 @@ const STREAM_BUFFER_PART: usize = 8;
 /// Lower bound of the same.
 const STREAM_BUFFER_BYTES_MIN: usize = 4 * 1024 * 1024;
 
-/// Follows the source until `stop` is cancelled and the drain is complete.
+/// Follows the source until `stop` is cancelled and the drain is complete, and counts in `meters`
+/// what it does.
 ///
 /// # Errors
 /// See [`Error`]; nothing is confirmed beyond the committed manifest. A drain that outlasts its
@@ -49,8 +52,9 @@ pub async fn run(
     settings: &DaemonSettings,
     source: &Source,
     stop: &CancellationToken,
+    meters: Meters,
 ) -> Result<(), Error> {
-    let lake = Lake::open(&settings.lake)?;
+    let lake = Lake::open_metered(&settings.lake, meters)?;
     let _lease = Lease::take(&settings.lake.state_dir)?;
     crate::spool::clear(&settings.lake.state_dir)?;
     let manifest = manifest_of(settings, &lake).await?;
@@ -77,7 +81,7 @@ pub async fn run(
     let mut daemon = Daemon { settings, source, lake, breaker, stop, fence: None };
     let result = daemon.sessions(&mut ends).await;
     if let Err(error) = &result {
-        tell_end(settings, error);
+        tell_end(settings, &daemon.lake.meters, error);
     }
     ends.live.send_modify(|facts| {
         facts.state = if result.is_ok() { LiveState::Stopped } else { LiveState::Failed };
@@ -101,7 +105,7 @@ pub async fn follow(
     components: Components,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
-    let lake = Lake::over(components);
+    let lake = Lake::over(components, Meters::default());
     let manifest = manifest_of(settings, &lake).await?;
     let breaker = Arc::new(Breaker::new(settings.breaker));
     let (live, _) = watch::channel(first_facts(&manifest));
@@ -127,11 +131,12 @@ struct Ends {
 }
 
 /// The records that runbooks are keyed on, before the last word of the process.
-fn tell_end(settings: &DaemonSettings, error: &Error) {
+fn tell_end(settings: &DaemonSettings, meters: &Meters, error: &Error) {
     let slot = settings.replication.slot.as_str();
     let text = cdc_core::chain(error);
     match error {
         Error::BreakerTripped { .. } => {
+            meters.breaker_tripped.set(1);
             tracing::error!(runbook = "manifest-conflicts", error = text, "cas breaker tripped");
         }
         _ if error.kind() == ErrorKind::Gap => {
@@ -174,6 +179,7 @@ impl Daemon<'_> {
                 pace.progressed();
             }
             let (error, delay) = pace.after(error, &self.lake.clock)?;
+            self.lake.meters.reconnects_after(&error);
             let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(
                 attempt = pace.attempts,
@@ -212,6 +218,7 @@ impl Daemon<'_> {
         if stream.timeline() != state.manifest.value.source.timeline {
             state.set_timeline(stream.timeline()).await?;
         }
+        adopt_staging(&mut state).await?;
         complete_changelogs(&mut state).await?;
         let (settings, manifest) = (self.settings, &state.manifest.value);
         let (slot, lsn) = (&manifest.source.slot, manifest.covered_lsn);

@@ -2,7 +2,7 @@
 //! first data commit on it, so that an older daemon's swap there fails.
 
 use cdc_core::TableName;
-use cdc_iceberg::{Branch, Table, TablePair};
+use cdc_iceberg::{Table, TablePair};
 use futures::FutureExt;
 
 use crate::Error;
@@ -44,7 +44,7 @@ impl CommitState {
             // nobody else writes this number, so an earlier try of ours had landed
             Err(Error::ForeignCommit { found, .. })
                 if found.generation() == Some(generation)
-                    && found.head_id(Branch::Main) == table.head_id(Branch::Main) =>
+                    && found.head_id(self.lake.branch) == table.head_id(self.lake.branch) =>
             {
                 Ok(*found)
             }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::Error;
 use crate::commit::{BatchName, CommitState, FlushReceipt};
 use crate::control::VerifiedRecord;
+use crate::meters::level;
 use crate::quarantine::Stop;
 use crate::settings::OnError;
 
@@ -53,6 +54,7 @@ pub(crate) struct Done {
 impl FlushJob {
     pub(crate) async fn run(self, state: &mut CommitState) -> Result<Done, Error> {
         let began = Instant::now();
+        let meters = state.lake.meters.clone();
         let (mut deltas, mut stops) = (Vec::with_capacity(self.parts.len()), self.stops);
         for Part { table, output } in self.parts {
             match output.await.map_err(|_| Error::NotEncoded { table: table.clone() })? {
@@ -62,13 +64,18 @@ impl FlushJob {
                 }
             }
         }
+        meters.stage("encode", began.elapsed());
         let mut patience = Patience::new(self.name.epoch);
         let receipt = loop {
             match upload_and_commit(state, &self.name, &deltas, &stops).await {
                 Ok(receipt) => break receipt,
-                Err(error) => patience.bear(error).await?,
+                Err(error) => {
+                    meters.flushed(false);
+                    patience.bear(error).await?;
+                }
             }
         };
+        count(state, &self.name, &deltas);
         let bytes: u64 = deltas.iter().map(DeltaOutput::size).sum();
         tracing::info!(
             epoch = self.name.epoch.0,
@@ -96,13 +103,42 @@ async fn upload_and_commit(
     deltas: &[DeltaOutput],
     stops: &[Stop],
 ) -> Result<FlushReceipt, Error> {
+    let began = Instant::now();
     let store = &state.lake.store;
     let uploads: Vec<_> = deltas.iter().map(|delta| delta.upload(store).boxed()).collect();
     stream::iter(uploads)
         .buffer_unordered(state.parallel_workers.max(1))
         .try_collect::<()>()
         .await?;
+    state.lake.meters.stage("publish", began.elapsed());
     state.commit(name, deltas, stops).await
+}
+
+/// Counts a flush that is in the manifest.
+fn count(state: &CommitState, name: &BatchName, deltas: &[DeltaOutput]) {
+    let meters = &state.lake.meters;
+    meters.flushed(true);
+    // every table has a place at once, up to the limit
+    meters.flush_workers_used.set(level(deltas.len().min(state.parallel_workers.max(1))));
+    let age_micros = state.lake.clock.now().timestamp_micros() - name.commit_micros;
+    let age = Duration::from_micros(u64::try_from(age_micros).unwrap_or(0));
+    meters.commit_to_visible.observe(age.as_secs_f64());
+    for delta in deltas {
+        let Some(label) = meters.of(&delta.table) else { return };
+        meters.events_flushed.get_or_create(&label).inc_by(delta.counts.rows());
+        meters.truncates.get_or_create(&label).inc_by(delta.counts.truncates);
+        meters.toast_carried.get_or_create(&label).inc_by(delta.carried);
+        meters.table_latest_epoch.get_or_create(&label).set(level(name.epoch.0));
+        if let Some(committed) = state.tables.get(&delta.table) {
+            let snapshots = committed.pair.current.metadata.snapshots().len();
+            meters.snapshots.get_or_create(&label).set(level(snapshots));
+        }
+        for (column, values) in &delta.lossy {
+            if let Some(label) = meters.of_column(&delta.table, column) {
+                meters.lossy_values.get_or_create(&label).inc_by(*values);
+            }
+        }
+    }
 }
 
 /// Raises the covered position of an idle source.

@@ -27,6 +27,7 @@ use crate::cut::{CutState, grant};
 use crate::flush::{FlushJob, Flushed};
 use crate::lanes::Lanes;
 use crate::live::LiveFacts;
+use crate::meters::{Meters, level};
 use crate::recover::CatchUp;
 use crate::settings::{DaemonSettings, TruncateMode};
 use crate::{Error, quarantine};
@@ -53,6 +54,7 @@ pub(crate) struct Ingest<'s> {
     /// The committed state; with the flush job while one runs.
     state: Option<CommitState>,
     flush: Option<RunningFlush>,
+    began: Instant,
     last_flush_began: Option<Instant>,
     last_cover: Option<Instant>,
     /// The furthest position that some table reached beyond the manifest before a crash. The first
@@ -65,6 +67,9 @@ pub(crate) struct Ingest<'s> {
     cut: CutState<'s>,
     /// What is to be noted in the manifest once no flush runs.
     verified: Option<(VerifiedRecord, Reply)>,
+    meters: Meters,
+    /// What of the reader's waits for room is counted already.
+    counted_waits: (u64, Duration),
 }
 
 struct RunningFlush {
@@ -124,6 +129,7 @@ impl<'s> Ingest<'s> {
         live: watch::Sender<LiveFacts>,
     ) -> Ingest<'s> {
         let Start { stream, state, lanes, catch_up } = start;
+        let meters = state.lake.meters.clone();
         let manifest = &state.manifest.value;
         live.send_modify(|live| live.last_error = quarantine::summary(manifest));
         Ingest {
@@ -140,6 +146,7 @@ impl<'s> Ingest<'s> {
             epoch: manifest.epoch.next(),
             state: Some(state),
             flush: None,
+            began: Instant::now(),
             last_flush_began: None,
             last_cover: None,
             catch_up,
@@ -148,6 +155,8 @@ impl<'s> Ingest<'s> {
             live,
             cut: CutState::new(None),
             verified: None,
+            meters,
+            counted_waits: (0, Duration::ZERO),
         }
     }
 
@@ -354,6 +363,7 @@ impl<'s> Ingest<'s> {
         }
         if lane.covers(transaction.final_lsn) {
             transaction.seq += lane.sequence_numbers(change);
+            self.meters.replayed_events.inc();
             return Ok(());
         }
         let taken = match lane.push(change, &at, self.epoch) {
@@ -454,6 +464,8 @@ impl<'s> Ingest<'s> {
         });
         let then = if cut.is_some() { Then::Cut } else { Then::Nobody };
         self.flush = Some(RunningFlush { job, token: self.token.take(), then });
+        let window = self.last_flush_began.unwrap_or(self.began).elapsed().as_secs_f64();
+        self.meters.events_per_sec.set(self.batch.rows as f64 / window.max(0.001));
         self.batch = Batch::after(name.lsn_to);
         self.epoch = self.epoch.next();
         self.last_flush_began = Some(Instant::now());
@@ -530,6 +542,7 @@ impl<'s> Ingest<'s> {
     /// Raises the covered position without an epoch.
     fn start_cover(&mut self, lsn: Lsn, token: Option<AckToken>, then: Then) {
         let Some(mut state) = self.state.take() else { return };
+        self.meters.events_per_sec.set(0.0);
         let job = tokio::spawn(async move {
             let outcome = crate::flush::cover(&mut state, lsn).await;
             Flushed { state, outcome }
@@ -566,6 +579,7 @@ impl<'s> Ingest<'s> {
 
     fn report(&mut self) {
         let progress = *self.progress.borrow();
+        self.measure(&progress);
         let is_covered = self.batch.is_empty() && self.flush.is_none() && self.catch_up.is_none();
         let covered = self.idle.filter(|_| is_covered).map(|idle| idle.lsn);
         let now = self.state.as_ref().map(|state| state.lake.clock.now());
@@ -581,6 +595,19 @@ impl<'s> Ingest<'s> {
                 live.state = cdc_manifest::LiveState::Draining;
             }
         });
+    }
+}
+
+impl Ingest<'_> {
+    fn measure(&mut self, progress: &Progress) {
+        let meters = &self.meters;
+        meters.buffer_depth.set(level(self.batch.rows));
+        meters.buffer_bytes.set(level(self.batch.bytes));
+        meters.spool_bytes.set(level(progress.spooled_bytes));
+        let (count, blocked) = self.counted_waits;
+        meters.channel_full.inc_by(progress.full_count - count);
+        meters.channel_blocked_seconds.inc_by((progress.blocked - blocked).as_secs_f64());
+        self.counted_waits = (progress.full_count, progress.blocked);
     }
 }
 

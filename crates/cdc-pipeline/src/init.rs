@@ -431,7 +431,7 @@ impl Attempt<'_> {
             entry.row_count = rows.get(table).copied();
             entry.lsn_to = Some(slot.consistent_point);
             if let Some(pair) = pairs.get(table) {
-                point_at(&mut entry, pair);
+                point_at(&mut entry, pair, Branch::Main);
             }
             manifest.tables.insert(table.clone(), entry);
             manifest.set_schema(&planned.schema);

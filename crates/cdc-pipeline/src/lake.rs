@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cdc_core::{Clock, SystemClock};
-use cdc_iceberg::{Catalog, Committer, LakeFiles, SqliteCatalog};
-use cdc_manifest::{LakeStore, ManifestStore, RefsStore};
+use cdc_iceberg::{Branch, Catalog, Committer, LakeFiles, SqliteCatalog};
+use cdc_manifest::{LakeStore, ManifestStore, PromotionMode, RefsStore};
 
 use crate::Error;
+use crate::metered_store::MeteredStore;
+use crate::meters::Meters;
 use crate::settings::LakeSettings;
 
 /// File name of the embedded catalog below the state directory.
@@ -38,24 +40,46 @@ pub(crate) struct Lake {
     pub(crate) tables: Committer,
     /// The time of day.
     pub(crate) clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub(crate) meters: Meters,
+    /// The branch of the Iceberg tables that commits go to.
+    pub(crate) branch: Branch,
 }
 
 impl Lake {
+    /// How `main` advances.
+    pub(crate) fn promotion(&self) -> PromotionMode {
+        match self.branch {
+            Branch::Main => PromotionMode::Auto,
+            Branch::Staging => PromotionMode::Manual,
+        }
+    }
+
     /// Opens the root and the embedded catalog, making what is missing. Blocks.
     pub(crate) fn open(settings: &LakeSettings) -> Result<Lake, Error> {
+        Lake::open_metered(settings, Meters::default())
+    }
+
+    /// The same, with what is done to it counted in `meters`.
+    pub(crate) fn open_metered(settings: &LakeSettings, meters: Meters) -> Result<Lake, Error> {
         create_state_dir(&settings.state_dir)?;
         let store = LakeStore::open(&settings.storage)?;
         let catalog =
             SqliteCatalog::open(&settings.state_dir.join(CATALOG_FILE)).map_err(Error::catalog)?;
-        Ok(Lake::over(Components {
-            store,
+        let components = Components {
+            store: store.behind(|inner| Arc::new(MeteredStore { inner, meters: meters.clone() })),
             catalog: Arc::new(catalog),
             clock: Arc::new(SystemClock),
-        }))
+        };
+        let branch = match settings.promotion {
+            PromotionMode::Auto => Branch::Main,
+            PromotionMode::Manual => Branch::Staging,
+        };
+        Ok(Lake { branch, ..Lake::over(components, meters) })
     }
 
     /// A lake over components that are there already.
-    pub(crate) fn over(components: Components) -> Lake {
+    pub(crate) fn over(components: Components, meters: Meters) -> Lake {
         let Components { store, catalog, clock } = components;
         let files = LakeFiles::new(Arc::clone(store.store()), store.location().clone());
         Lake {
@@ -64,6 +88,8 @@ impl Lake {
             tables: Committer::new(files, catalog, Arc::clone(&clock)),
             store,
             clock,
+            meters,
+            branch: Branch::Main,
         }
     }
 }

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use cdc_core::{ChangePosition, Epoch, Lsn, PgType, PgTypeKind, RowChange, TableName, TableSchema};
-use cdc_iceberg::Branch;
 use cdc_manifest::TableEntry;
 use cdc_sink::index::IndexStamp;
 use cdc_sink::{ChangeBuffer, Chunk, DeltaWriter, index_identity};
@@ -167,7 +166,7 @@ impl Lanes {
         self.by_oid.insert(oid, self.lanes.len());
         self.lanes.push(Lane {
             buffer: ChangeBuffer::new(Arc::clone(&committed.schema), policy),
-            covered: covered(committed),
+            covered: committed.covered(),
             table,
             oid,
             writer: Writer::Idle(Box::new(writer)),
@@ -183,7 +182,7 @@ impl Lanes {
     /// Stops a table for an error that is about it alone, and gives the changes since `cut` that are
     /// lost by that. Every other error comes back.
     pub(crate) fn stop(&mut self, table: &TableName, error: Error, cut: Lsn) -> Result<u64, Error> {
-        let known = self.tables.get(table).map(|followed| covered(&followed.committed));
+        let known = self.tables.get(table).map(|followed| followed.committed.covered());
         let lsn_from = known.map_or(cut, |covered| covered.max(cut));
         let stop = Stop::of(table, error, lsn_from, self.on_error)?;
         self.stops.push(stop);
@@ -423,19 +422,15 @@ fn append(
 /// The stamp of an index that is right for a committed table.
 pub(crate) fn index_stamp(lake_id: &str, committed: &CommittedTable) -> IndexStamp {
     let current = &committed.pair.current;
-    let stamp = current.head(Branch::Main).and_then(|snapshot| cdc_iceberg::Stamp::of(snapshot));
+    let stamp =
+        current.head(committed.branch).and_then(|snapshot| cdc_iceberg::Stamp::of(snapshot));
     IndexStamp {
         lake_id: lake_id.to_owned(),
         identity: index_identity(&committed.schema),
-        snapshot_id: current.head_id(Branch::Main),
-        lsn_to: current.newest_lsn_to(Branch::Main).unwrap_or(Lsn::ZERO),
+        snapshot_id: committed.head_id(),
+        lsn_to: committed.covered(),
         epoch: stamp.map_or(Epoch(0), |stamp| stamp.epoch),
     }
-}
-
-/// The position up to which a table has everything.
-fn covered(committed: &CommittedTable) -> Lsn {
-    committed.pair.current.newest_lsn_to(Branch::Main).unwrap_or(Lsn::ZERO)
 }
 
 /// The relation must be the table of the lake, under its name, with rows that can be told apart and

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fence::Breaker;
 use crate::lake::Lake;
+use crate::meters::level;
 
 /// Longest time one question to the source may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,6 +71,7 @@ impl LiveWriter {
                 found.slot.guardrail_breached = self.watch_guardrail(&seen.slot, &found.slot);
                 seen = found;
             }
+            self.measure(&seen);
             // a source that is not known to be ours gets no message
             let is_streaming = self.facts.borrow().state == LiveState::Streaming;
             let is_due = |interval| last_heartbeat.elapsed() >= interval;
@@ -91,6 +93,7 @@ impl LiveWriter {
             }
         }
         seen.slot.active = false;
+        self.measure(&seen);
         self.write(&seen).await;
     }
 
@@ -168,7 +171,33 @@ impl LiveWriter {
         {
             tracing::warn!(error = cdc_core::chain(&error), "heartbeat failed");
             *control = None;
+        } else if control.is_some() {
+            self.lake.meters.heartbeats.inc();
         }
+    }
+
+    /// Shows on `/metrics` what was seen last.
+    fn measure(&self, seen: &Seen) {
+        let (meters, facts) = (&self.lake.meters, self.facts.borrow());
+        let is_ours = facts.state == LiveState::Streaming || facts.state == LiveState::Draining;
+        meters.slot_active.set(i64::from(is_ours && seen.slot.active));
+        meters.retained_wal_bytes.set(level(seen.slot.retained_wal_bytes));
+        meters.guardrail_breach.set(i64::from(seen.slot.guardrail_breached));
+        meters.oldest_xact_age_seconds.set(level(seen.oldest_xact_age_seconds));
+        let (bytes, seconds) = self.lag(&facts);
+        meters.lag_bytes.set(level(bytes));
+        meters.lag_seconds.set(seconds);
+        meters.up_to_lsn.set(level(facts.covered_lsn.0));
+    }
+
+    /// How far the lake is behind what the server last told of itself, in bytes and in seconds.
+    fn lag(&self, facts: &LiveFacts) -> (u64, f64) {
+        let behind = facts.server_wal_end.0.saturating_sub(facts.covered_lsn.0);
+        let seconds = match behind {
+            0 => 0.0,
+            _ => (self.lake.clock.now() - facts.covered_at).as_seconds_f64().max(0.0),
+        };
+        (behind, seconds)
     }
 
     /// Writes the file unless another daemon is at work, whose words ours would hide. Bounded as a
@@ -195,12 +224,7 @@ impl LiveWriter {
     }
 
     fn describe(&self, facts: &LiveFacts, seen: &Seen) -> Live {
-        let now = self.lake.clock.now();
-        let behind = facts.server_wal_end.0.saturating_sub(facts.covered_lsn.0);
-        let seconds = match behind {
-            0 => 0.0,
-            _ => (now - facts.covered_at).as_seconds_f64().max(0.0),
-        };
+        let (lag_bytes, lag_seconds) = self.lag(facts);
         Live {
             version: LIVE_VERSION,
             instance: self.instance.clone(),
@@ -211,14 +235,14 @@ impl LiveWriter {
             covered_lsn: facts.covered_lsn,
             covered_at: facts.covered_at,
             epoch: facts.epoch,
-            lag_bytes: behind,
-            lag_seconds: seconds,
+            lag_bytes,
+            lag_seconds,
             buffer_events: facts.buffer_events,
             buffer_bytes: facts.buffer_bytes as u64,
             oldest_xact_age_seconds: seen.oldest_xact_age_seconds,
             cas_conflicts: self.breaker.total(),
             last_error: facts.last_error.clone(),
-            written_at: now,
+            written_at: self.lake.clock.now(),
             extra: Default::default(),
         }
     }

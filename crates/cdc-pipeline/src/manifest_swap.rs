@@ -27,12 +27,15 @@ impl CommitState {
     /// the write is tried again with the precondition, until it wins or the breaker trips.
     pub(crate) async fn swap_manifest(&mut self, next: Manifest) -> Result<(), Error> {
         let mut next = next;
-        let mut unknown_tries = 0;
+        let (mut unknown_tries, mut has_merged) = (0, false);
         loop {
             next.stretch_gaps();
             let unknown = match self.lake.manifests.commit(&self.manifest, &next).await? {
                 Swap::Stored(version) => {
                     self.manifest = Versioned { value: next, version };
+                    if has_merged {
+                        self.lake.meters.conflicts_resolved.inc();
+                    }
                     return Ok(());
                 }
                 Swap::Conflict => None,
@@ -42,15 +45,23 @@ impl CommitState {
             self.check_found(&found.value, &next).await?;
             if is_in(&self.manifest.value, &next, &found.value)? {
                 self.manifest = found;
+                if unknown.is_some() {
+                    self.lake.meters.resolved(true);
+                }
                 return Ok(());
             }
-            if let Some(error) = unknown.filter(|_| found.version == self.manifest.version) {
+            let is_still_unknown = found.version == self.manifest.version;
+            if unknown.is_some() && !is_still_unknown {
+                self.lake.meters.resolved(false);
+            }
+            if let Some(error) = unknown.filter(|_| is_still_unknown) {
                 // the write may still land: the same again on the same base, never beside it
                 unknown_tries += 1;
                 if unknown_tries >= UNKNOWN_TRIES_MAX {
                     return Err(error.into());
                 }
             } else {
+                has_merged = true;
                 tracing::warn!(epoch = next.epoch.0, "manifest conflict");
                 self.fence.breaker.conflict(Instant::now())?;
                 next = Manifest::merge(&self.manifest.value, &next, &found.value)?;

@@ -94,7 +94,7 @@ impl LaneOpener {
     ) -> Result<KeyIndex, Error> {
         let wrong = || Error::iceberg(table);
         let current = &committed.pair.current;
-        let files = match current.head_id(Branch::Main) {
+        let files = match current.head_id(self.lake.branch) {
             None => Vec::new(),
             Some(snapshot) => {
                 let lake_files = self.lake.tables.files();

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use cdc_core::{Lsn, TableName, TableSchema};
 use cdc_iceberg::{
-    Branch, CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry,
-    live_files,
+    CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry, live_files,
 };
 use cdc_manifest::{Manifest, TableEntry, Versioned};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -53,7 +52,10 @@ pub(crate) async fn committed_state(
     let tables: BTreeMap<TableName, CommittedTable> = stream::iter(loads)
         .map(|(table, entry, schema)| async move {
             let pair = load_pair(this, &table, &entry).await?;
-            Ok::<_, Error>((table, CommittedTable { schema: Arc::new(schema), pair }))
+            Ok::<_, Error>((
+                table,
+                CommittedTable { schema: Arc::new(schema), pair, branch: this.branch },
+            ))
         })
         .buffer_unordered(LOADS_MAX)
         .try_collect()
@@ -64,9 +66,9 @@ pub(crate) async fn committed_state(
 /// The furthest position that some table reached beyond the manifest.
 pub(crate) fn furthest_beyond(state: &CommitState) -> Option<CatchUp> {
     let reached = state.tables.values().filter_map(|table| {
-        let current = &table.pair.current;
-        let lsn = current.newest_lsn_to(Branch::Main)?;
-        let at = ancestry(&current.metadata, current.head_id(Branch::Main))
+        let (current, branch) = (&table.pair.current, table.branch);
+        let lsn = current.newest_lsn_to(branch)?;
+        let at = ancestry(&current.metadata, current.head_id(branch))
             .filter_map(|snapshot| Stamp::of(snapshot))
             .take_while(|stamp| stamp.lsn_to == lsn)
             .find_map(|stamp| stamp.commit_ts);
@@ -78,13 +80,11 @@ pub(crate) fn furthest_beyond(state: &CommitState) -> Option<CatchUp> {
 
 /// Completes each changelog that a crash left behind its table.
 pub(crate) async fn complete_changelogs(state: &mut CommitState) -> Result<(), Error> {
-    let lake = &state.lake;
+    let (lake, branch) = (&state.lake, state.lake.branch);
     let pairs =
         state.tables.iter().map(|(table, committed)| (table.clone(), committed.pair.clone()));
     let completing: Vec<_> = pairs
-        .filter(|(_, pair)| {
-            pair.changes.newest_lsn_to(Branch::Main) < pair.current.newest_lsn_to(Branch::Main)
-        })
+        .filter(|(_, pair)| pair.changes.newest_lsn_to(branch) < pair.current.newest_lsn_to(branch))
         .collect();
     let completed: Vec<(TableName, TablePair)> = stream::iter(completing)
         .map(|(table, pair)| async move {
@@ -132,9 +132,9 @@ async fn complete_changelog(
     mut pair: TablePair,
 ) -> Result<TablePair, Error> {
     let wrong = || Error::iceberg(table);
-    let reached = pair.changes.newest_lsn_to(Branch::Main).unwrap_or(Lsn::ZERO);
+    let reached = pair.changes.newest_lsn_to(lake.branch).unwrap_or(Lsn::ZERO);
     let metadata = &pair.current.metadata;
-    let missing: Vec<_> = ancestry(metadata, pair.current.head_id(Branch::Main))
+    let missing: Vec<_> = ancestry(metadata, pair.current.head_id(lake.branch))
         .filter_map(|snapshot| Some((snapshot, Stamp::of(snapshot)?)))
         .take_while(|(_, stamp)| stamp.lsn_to > reached)
         .collect();
@@ -149,7 +149,7 @@ async fn complete_changelog(
             .map(|file| file.file)
             .collect();
         tracing::info!(%table, epoch = stamp.epoch.0, files = files.len(), "changelog completed");
-        let change = TableChange::append(stamp, Branch::Main, files);
+        let change = TableChange::append(stamp, lake.branch, files);
         match lake.tables.commit(&pair.changes, &change).await.map_err(wrong())? {
             CommitOutcome::Committed(changes) => pair.changes = changes,
             CommitOutcome::NotCommitted(_) => {

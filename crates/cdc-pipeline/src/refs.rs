@@ -1,7 +1,7 @@
 //! The refs after a commit. All of it can be derived again, so a failure never fails the flush.
 
 use cdc_core::failpoint;
-use cdc_manifest::{AdvanceOptions, Manifest, PromotionMode, STAGING};
+use cdc_manifest::{AdvanceOptions, Manifest, STAGING};
 
 use crate::lake::Lake;
 use crate::settings::RefSettings;
@@ -22,7 +22,7 @@ pub(crate) async fn advance_refs(lake: &Lake, manifest: &Manifest, settings: Ref
         tracing::warn!(error = "failpoint", "refs write failed");
         return;
     }
-    let options = AdvanceOptions { mode: PromotionMode::Auto, inline_raw: settings.inline_raw };
+    let options = AdvanceOptions { mode: lake.promotion(), inline_raw: settings.inline_raw };
     match lake.refs.advance(manifest, options).await {
         Ok(advanced) => tracing::debug!(raw = advanced.raw_tag, "refs advanced"),
         Err(error) => {
@@ -32,7 +32,10 @@ pub(crate) async fn advance_refs(lake: &Lake, manifest: &Manifest, settings: Ref
     }
     match lake.refs.prune_raw(settings.retention).await {
         Ok(0) => {}
-        Ok(removed) => tracing::debug!(removed, "raw tags pruned"),
+        Ok(removed) => {
+            lake.meters.raw_tags_pruned.inc_by(removed as u64);
+            tracing::debug!(removed, "raw tags pruned");
+        }
         Err(error) => {
             let error = cdc_core::chain(&error);
             tracing::warn!(error, "raw tags not pruned");

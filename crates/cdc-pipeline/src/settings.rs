@@ -6,7 +6,7 @@ use std::time::Duration;
 use cdc_core::{StoredAs, TableName, TypePolicy};
 use cdc_governance::TableRules;
 use cdc_iceberg::TableNaming;
-use cdc_manifest::{RawRetention, StorageSpec};
+use cdc_manifest::{PromotionMode, RawRetention, StorageSpec};
 use cdc_sink::FileCompression;
 use globset::GlobMatcher;
 
@@ -25,6 +25,8 @@ pub struct LakeSettings {
     pub naming: TableNaming,
     /// Parquet compression of data files.
     pub compression: FileCompression,
+    /// Whether commits go to `main`, or wait on `staging` for a promotion.
+    pub promotion: PromotionMode,
 }
 
 /// What is replicated, and through which objects of the source.

@@ -25,6 +25,7 @@
 //! assert!(error.to_string().contains("flush.intervall_sec: unknown key"));
 //! ```
 
+mod admin;
 mod build_info;
 mod config;
 mod dispatch;
@@ -33,6 +34,7 @@ mod exit;
 mod signals;
 mod telemetry;
 
+pub use admin::{metrics_registry, serve_metrics};
 pub use build_info::{BUILD_INFO, BuildInfo, VERSION};
 pub use config::{
     ArrayChoice, AuditConfig, AwsConfig, AwsResolution, CatalogBackend, CatalogConfig, CatalogType,

@@ -56,6 +56,15 @@ impl LocalPolicy {
 }
 
 impl Decisions<'_> {
+    /// The names of the columns that are visible now, where not all are.
+    pub(crate) fn columns(&self, table: &TableName) -> Option<Vec<String>> {
+        let (manifest, _) = self.role.as_ref()?;
+        let access = self.access(table)?;
+        let columns = &manifest.schemas.get(table)?.columns;
+        let visible = columns.iter().filter(|column| access.shows(column.field_id));
+        Some(visible.map(|column| column.name.clone()).collect())
+    }
+
     /// What is visible of a table; `None` where the table does not exist for the caller.
     pub(crate) fn access(&self, table: &TableName) -> Option<TableAccess> {
         let Some((manifest, role)) = &self.role else {

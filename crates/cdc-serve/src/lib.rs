@@ -24,6 +24,7 @@
 //! ```
 
 mod caller;
+mod diff;
 mod error;
 mod evidence;
 mod plane;
@@ -33,6 +34,7 @@ mod tables;
 pub use arrow::array::RecordBatch;
 pub use arrow::datatypes::Schema;
 pub use caller::{Caller, LocalPolicy};
+pub use diff::DiffAnswer;
 pub use error::{Code, Error, Result};
 pub use evidence::{Evidence, TableEvidence};
 pub use plane::{Answer, CutRequest, DEFAULT_WAIT, ReadPlane};

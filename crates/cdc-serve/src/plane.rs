@@ -149,7 +149,7 @@ impl ReadPlane {
         &self.policy
     }
 
-    async fn cut(&self, request: &CutRequest) -> Result<Cut> {
+    pub(crate) async fn cut(&self, request: &CutRequest) -> Result<Cut> {
         let Some(min_lsn) = request.min_lsn else { return Ok(self.lake.cut(&request.at).await?) };
         let moves = match &request.at {
             CutSpec::Main => true,
@@ -164,7 +164,12 @@ impl ReadPlane {
         Ok(self.lake.cut_covering(&request.at, min_lsn, request.wait).await?)
     }
 
-    async fn evidence(&self, cut: &Cut, tables: &[TableName], caller: &Caller) -> Result<Evidence> {
+    pub(crate) async fn evidence(
+        &self,
+        cut: &Cut,
+        tables: &[TableName],
+        caller: &Caller,
+    ) -> Result<Evidence> {
         let freshness = self.lake.freshness(cut).await?;
         Ok(Evidence::of(cut, freshness, tables, caller, self.clock.now()))
     }

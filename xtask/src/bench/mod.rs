@@ -5,6 +5,7 @@ mod debezium;
 mod measure;
 mod query;
 mod report;
+mod restart;
 mod snapshot;
 mod source;
 mod stream;
@@ -31,6 +32,8 @@ enum What {
     Stream(StreamOptions),
     /// A scan by SQL, beside DuckDB over the same Parquet files
     Query(Options),
+    /// From a crash to the first new commit
+    Restart(Options),
 }
 
 /// Sizes and rounds of a benchmark.
@@ -73,6 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::Snapshot(options) => ("snapshot", options),
         What::Stream(options) => ("stream", &options.common),
         What::Query(options) => ("query", options),
+        What::Restart(options) => ("restart", options),
     };
     setup::ensure(&Majors::one(options.pg))?;
     let bins = repo::build_binaries(Profile::Release)?;
@@ -83,6 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::Snapshot(options) => snapshot::run(options, &bins)?,
         What::Stream(options) => stream::run(options, &bins)?,
         What::Query(options) => query::run(options, &bins)?,
+        What::Restart(options) => restart::run(options, &bins)?,
     };
     report.print();
     report.write(&options.out(name))

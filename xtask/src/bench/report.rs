@@ -28,6 +28,8 @@ pub(super) struct Section {
     pub(super) bytes: u64,
     /// The contenders; the first is what the others are compared with.
     pub(super) contenders: Vec<Contender>,
+    /// What else was measured, in words.
+    pub(super) notes: Vec<String>,
 }
 
 /// One contender.
@@ -56,7 +58,7 @@ impl Section {
                 megabytes_per_second: bytes as f64 / 1e6 / cost.seconds,
             })
             .collect();
-        Self { name: name.to_owned(), rows, bytes, contenders }
+        Self { name: name.to_owned(), rows, bytes, contenders, notes: Vec::new() }
     }
 }
 
@@ -86,6 +88,9 @@ impl Report {
                     one.cost.peak_rss_bytes as f64 / 1024.0 / 1024.0,
                     one.speed_ratio
                 );
+            }
+            for note in &section.notes {
+                println!("  {note}");
             }
         }
     }

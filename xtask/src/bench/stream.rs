@@ -118,11 +118,13 @@ fn measure(
     let receive = || recvlogical(&cluster, &lab, "/dev/null", &end);
     let (changes, bytes) = volume(&lab, &end)?;
     let (mut baseline, mut decoded, mut whole_way) = (Vec::new(), Vec::new(), Vec::new());
-    let mut peer = Vec::new();
+    let (mut shares, mut peer) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
         baseline.push(with_run_slot(&database, || cost_of(&mut receive()?))?);
         decoded.push(with_run_slot(&database, || cost_of(&mut decode(bins, &lab, &end)))?);
-        whole_way.push(daemon(&lab, &end)?);
+        let (cost, share) = daemon(&lab, &end)?;
+        whole_way.push(cost);
+        shares.push(share);
         if let Some(debezium) = debezium {
             let follow = || debezium.follow(&cluster, &lab, RUN_SLOT, changes);
             peer.push(with_run_slot(&database, follow)?);
@@ -136,7 +138,11 @@ fn measure(
     if debezium.is_some() {
         costs.push(("Debezium 3.6.3 into Iceberg".to_owned(), Cost::median(peer)?));
     }
-    Ok(Section::new(load.name, changes, bytes, costs))
+    let mut section = Section::new(load.name, changes, bytes, costs);
+    section
+        .notes
+        .push(format!("fencing is at most {:.2} % of the way into the lake", median(shares)));
+    Ok(section)
 }
 
 /// The end of the workload: a position at or above its last commit, as text and number.
@@ -218,7 +224,9 @@ fn pristine(lab: &Lab) -> std::path::PathBuf {
 }
 
 /// One life of the daemon over the whole log, from the lake that `init` made.
-fn daemon(lab: &Lab, end: &End) -> Result<Cost> {
+/// Gives with its cost how much of the time, in percent, went into fencing: beside the stream, so
+/// an upper bound of what it costs.
+fn daemon(lab: &Lab, end: &End) -> Result<(Cost, f64)> {
     std::fs::remove_dir_all(lab.dir())?;
     shell::run(shell::command("cp").arg("-a").arg(pristine(lab)).arg(lab.dir()))?;
     drop_slot(lab.database(), &lab.slot())?;
@@ -238,6 +246,12 @@ fn daemon(lab: &Lab, end: &End) -> Result<Cost> {
         cpu_seconds: cpu_seconds(daemon.pid())?,
         peak_rss_bytes: daemon.peak_rss()?,
     };
+    let fence = daemon.metrics()?.get("pgcdc_flush_duration_seconds_sum{stage=\"fence\"}");
     daemon.stop()?;
-    Ok(cost)
+    Ok((cost, fence / cost.seconds * 100.0))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }

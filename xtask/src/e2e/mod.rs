@@ -8,7 +8,9 @@ mod edges;
 mod fencing;
 mod identity;
 mod memory;
+mod metrics;
 mod network;
+mod promotion;
 mod quarantine;
 mod query;
 mod recovery;
@@ -100,6 +102,7 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
     [
         workload::SCENARIOS,
         query::SCENARIOS,
+        promotion::SCENARIOS,
         edges::SCENARIOS,
         types::SCENARIOS,
         verify::SCENARIOS,
@@ -117,6 +120,7 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         transactions::SCENARIOS,
         streamed::SCENARIOS,
         memory::SCENARIOS,
+        metrics::SCENARIOS,
         s3::SCENARIOS,
         s3_faults::SCENARIOS,
     ]
@@ -165,24 +169,35 @@ impl Env<'_> {
     }
 
     /// A lab whose lake is in a place of its own in a bucket; the product is told of `endpoint`.
-    fn lab_in_bucket(&self, name: &str, prefix: &str, endpoint: Option<String>) -> Result<Lab> {
+    fn lab_in_bucket(
+        &self,
+        cluster: &Cluster,
+        name: &str,
+        prefix: &str,
+        endpoint: Option<String>,
+    ) -> Result<Lab> {
         let server = self.s3()?;
         let endpoint = endpoint.unwrap_or_else(|| server.endpoint());
         let (name, prefix) = (name.to_owned(), prefix.to_owned());
         let storage = Storage::S3(Bucket { server, endpoint, name, prefix });
-        let lab = Lab::with_storage(self.bins, &self.dir, self.database(self.cluster)?, storage)?;
+        let lab = Lab::with_storage(self.bins, &self.dir, self.database(cluster)?, storage)?;
         lab.create_sentinel()?;
         Ok(lab)
     }
 
     /// A lab on S3.
     fn lab_on_s3(&self) -> Result<Lab> {
-        self.lab_in_bucket("lab", &self.s3_prefix(), None)
+        self.lab_in_bucket(self.cluster, "lab", &self.s3_prefix(), None)
     }
 
     /// A lab on S3, the product behind a proxy.
     fn lab_behind(&self, proxy: &FaultProxy) -> Result<Lab> {
-        self.lab_in_bucket("lab", &self.s3_prefix(), Some(proxy.endpoint()))
+        self.lab_on_behind(self.cluster, proxy)
+    }
+
+    /// The same over a database of this server.
+    fn lab_on_behind(&self, cluster: &Cluster, proxy: &FaultProxy) -> Result<Lab> {
+        self.lab_in_bucket(cluster, "lab", &self.s3_prefix(), Some(proxy.endpoint()))
     }
 
     fn s3_prefix(&self) -> String {

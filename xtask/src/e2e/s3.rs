@@ -40,7 +40,7 @@ fn kill_on_s3(env: &Env<'_>) -> Result<()> {
 
 /// One lab moves through all spellings: init, look, teardown.
 fn prefixes(env: &Env<'_>) -> Result<()> {
-    let mut lab = env.lab_in_bucket("lab", "", None)?;
+    let mut lab = env.lab_in_bucket(env.cluster, "lab", "", None)?;
     lab.database().execute(
         "CREATE TABLE items (id int PRIMARY KEY, v text); INSERT INTO items VALUES (1, 'one')",
     )?;
@@ -72,7 +72,7 @@ fn prefixes(env: &Env<'_>) -> Result<()> {
 }
 
 fn whole_bucket(env: &Env<'_>) -> Result<()> {
-    let lab = env.lab_in_bucket("whole", "", None)?;
+    let lab = env.lab_in_bucket(env.cluster, "whole", "", None)?;
     lab.init()?;
     let server = &bucket_of(&lab)?.server;
     ensure!(server.read("whole", "manifest.json")?.is_some(), "the root is not the bucket");

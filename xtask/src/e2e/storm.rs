@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::workload::load_pgbench;
-use super::{Env, Scenario};
+use super::{Env, Scenario, verify};
 use crate::lab::{Daemon, Expected, Lab, Oracle};
 use crate::pg::{Cluster, Database};
 use crate::proxy::Proxy;
@@ -42,6 +42,7 @@ fn storm(env: &Env<'_>) -> Result<()> {
     })?;
     let daemon = lab.start()?;
     lab.settle(&daemon)?;
+    verify::expect_equal(&lab)?;
     daemon.stop()?;
     let counts = oracle.counts()?;
     let rows = lab.expect_equal(Expected::Changes(&counts))?;

@@ -6,6 +6,7 @@
 mod daemon;
 mod files;
 mod lake;
+mod metrics;
 mod oracle;
 mod readers;
 mod storage;

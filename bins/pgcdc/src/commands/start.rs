@@ -1,7 +1,10 @@
 //! `pgcdc start`: the daemon. Nothing on stdout; its words are log records.
 
 use anyhow::Result;
-use cdc_runtime::{CommandKind, Config, ExitCode, SourceUse, shutdown_on_signal};
+use cdc_pipeline::Meters;
+use cdc_runtime::{
+    CommandKind, Config, ExitCode, SourceUse, metrics_registry, serve_metrics, shutdown_on_signal,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{self, Context, block_on};
@@ -29,9 +32,15 @@ fn end_of(config: &Config) -> ExitCode {
     }
 }
 
-/// Follows the source until a signal, then drains.
+/// Follows the source until a signal, then drains; serves its metrics meanwhile.
 pub(crate) async fn follow(config: &Config, stop: &CancellationToken) -> Result<()> {
     let settings = settings::daemon(config)?;
     let source = context::source(config)?;
-    Ok(cdc_pipeline::run(&settings, &source, stop).await?)
+    let meters = Meters::new(settings::table_labels(config));
+    let mut registry = metrics_registry();
+    meters.register(&mut registry);
+    let served = tokio::spawn(serve_metrics(config.metrics.listen_addr.clone(), registry));
+    let followed = cdc_pipeline::run(&settings, &source, stop, meters).await;
+    served.abort();
+    Ok(followed?)
 }

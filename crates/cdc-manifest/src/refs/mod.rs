@@ -110,6 +110,12 @@ pub struct TableRef {
     /// Commit LSN of the cut.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "wire::text_option")]
     pub confirmed_lsn: Option<Lsn>,
+    /// Key columns in key order, where the identity is the primary key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary_key: Option<Vec<String>>,
+    /// `primary_key`, `index:<name>` or `full`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// Its columns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<RefColumn>>,
@@ -217,6 +223,8 @@ impl TableRef {
             policy_version: entry.policy_version,
             manifest_updated_at: manifest.updated_at,
             confirmed_lsn: Some(manifest.commit_lsn),
+            primary_key: entry.primary_key.clone(),
+            identity: entry.identity.clone(),
             columns,
             metadata_location: entry.metadata_location.clone(),
             changes_snapshot_id: entry.changes_snapshot_id,

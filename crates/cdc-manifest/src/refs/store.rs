@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 
-use super::{MAIN, REFS_VERSION, RawIndex, RawRetention, RawTag, Ref, RefKind, Refs, STAGING};
+use super::{Cut, MAIN, REFS_VERSION, RawIndex, RawRetention, RawTag, Ref, RefKind, Refs, STAGING};
 use crate::json::{self, Extra};
 use crate::layout::{self, RAW_TAG_PREFIX, REFS_KEY};
 use crate::manifest::{Manifest, Versioned};
@@ -188,6 +188,33 @@ impl RefsStore {
             index.count = keys.len() as u64;
             (index.oldest, index.newest) = (name(keys.first()), name(keys.last()));
             if refs.raw == before || self.swap(&refs, Some(&version)).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Contended { key: REFS_KEY.to_owned(), attempts: SWAP_ATTEMPTS_MAX })
+    }
+
+    /// Moves `main` to a cut, whatever was there.
+    ///
+    /// # Errors
+    /// As [`RefsStore::advance`].
+    pub async fn promote(&self, cut: &Cut, at: DateTime<Utc>) -> Result<()> {
+        let main = Ref {
+            kind: RefKind::Branch,
+            created_at: at,
+            epoch: cut.epoch,
+            commit_lsn: cut.commit_lsn,
+            commit_ts: cut.commit_ts,
+            tables: cut.tables.clone(),
+            extra: Extra::new(),
+        };
+        for _ in 0..SWAP_ATTEMPTS_MAX {
+            let (mut refs, version) = match self.load_versioned().await? {
+                Some(found) => (found.value, Some(found.version)),
+                None => (Refs::default(), None),
+            };
+            refs.refs.insert(MAIN.to_owned(), main.clone());
+            if self.swap(&refs, version.as_ref()).await? {
                 return Ok(());
             }
         }

@@ -130,6 +130,14 @@ impl LakeStore {
         LakeStore { transfer, upload_slots: Arc::new(Semaphore::new(slots)), ..self }
     }
 
+    /// The same over another store in front of its own, such as one that measures it.
+    pub fn behind(
+        self,
+        front: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
+    ) -> LakeStore {
+        LakeStore { store: front(Arc::clone(&self.store)), ..self }
+    }
+
     /// The store, rooted at the lake's root.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cdc_core::{ErrorKind, LakeLocation, Lsn};
 use cdc_governance::{RuleText, TableRules};
 use cdc_iceberg::{Catalog, MemoryCatalog, TableNaming};
-use cdc_manifest::{LakeStore, RawRetention, StorageSpec};
+use cdc_manifest::{LakeStore, PromotionMode, RawRetention, StorageSpec};
 use cdc_pipeline::{
     BreakerSettings, Components, Compression, DaemonSettings, Error, Failover, FlushSettings,
     LakeSettings, RefSettings, ReplicationSettings, Streaming, TruncateMode, TypeSettings,
@@ -387,6 +387,7 @@ impl Theatre {
                 database: None,
                 naming: TableNaming::Bare,
                 compression: Compression::None,
+                promotion: PromotionMode::Auto,
             },
             replication: ReplicationSettings {
                 schemas: vec!["public".into()],

@@ -39,6 +39,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// answers that it was asked for meanwhile included. TCP alone does not notice where a proxy or a
 /// balancer keeps the connection open.
 const SILENCE_TIMEOUTS: u32 = 2;
+/// A wait for room is shown in steps of this.
+const WAIT_STEP: Duration = Duration::from_millis(100);
 /// How long closing waits for the server to have read our last message.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Seconds from 1970 to 2000, PostgreSQL's epoch.
@@ -84,6 +86,33 @@ struct Room {
     share: OwnedSemaphorePermit,
 }
 
+/// How often and how long what had arrived found no room.
+#[derive(Default)]
+struct Waits {
+    count: u64,
+    total: Duration,
+    /// When the wait under way was last added to the total.
+    since: Option<Instant>,
+}
+
+impl Waits {
+    fn note(&mut self, is_waiting: bool, now: Instant) {
+        match self.since {
+            None if is_waiting => {
+                self.count += 1;
+                self.since = Some(now);
+            }
+            None => {}
+            // whoever watches is not woken for less
+            Some(since) if is_waiting && now - since < WAIT_STEP => {}
+            Some(since) => {
+                self.total += now - since;
+                self.since = is_waiting.then_some(now);
+            }
+        }
+    }
+}
+
 /// The state of the reader's loop.
 pub(crate) struct Reader {
     conn: Conn,
@@ -100,6 +129,7 @@ pub(crate) struct Reader {
     received: Lsn,
     server_wal_end: Lsn,
     unread_since: Option<Instant>,
+    waits: Waits,
     /// When something was last read, or the socket was last left unread on purpose.
     heard: Instant,
     /// A server that says nothing for so long, a request for a reply included, is gone.
@@ -137,6 +167,7 @@ impl Reader {
             received: at.lsn,
             server_wal_end: facts.wal_end,
             unread_since: None,
+            waits: Waits::default(),
             heard: Instant::now(),
             // a server without this bound may be silent for as long as it likes
             silence_max: Some(facts.wal_sender_timeout * SILENCE_TIMEOUTS)
@@ -168,6 +199,7 @@ impl Reader {
             let is_replaying = self.splitter.is_replaying();
             let may_read = self.splitter.pending() < PENDING_BYTES_MAX && !is_replaying;
             self.note_unread(may_read, now);
+            self.waits.note(self.splitter.has_block(), now);
             let wake_at = self.check_clocks(now)?;
             if wake.deadline() != wake_at {
                 wake.as_mut().reset(wake_at);
@@ -350,6 +382,8 @@ impl Reader {
             server_wal_end: self.server_wal_end,
             drain_requested: self.pulse.draining().is_some(),
             backpressured: self.unread_since.is_some(),
+            full_count: self.waits.count,
+            blocked: self.waits.total,
             spooled_bytes: self.splitter.spooled(),
         };
         self.progress.send_if_modified(|progress| {

@@ -102,6 +102,10 @@ pub struct Progress {
     pub drain_requested: bool,
     /// The socket is unread because the consumer has no room.
     pub backpressured: bool,
+    /// How often something was to be handed over and the consumer had no room.
+    pub full_count: u64,
+    /// How long the reader waited for that, in all.
+    pub blocked: Duration,
     /// Bytes of transactions in progress that are kept, in memory and on disk, those included that
     /// have committed and are being handed over.
     pub spooled_bytes: u64,

@@ -1,0 +1,119 @@
+//! Whether a chain is whole.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{FIRST_PREVIOUS, hash_of};
+use crate::{Error, Result};
+
+/// A chain that is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainReport {
+    /// Records in it.
+    pub records: u64,
+    /// The hash of the last one; empty without records.
+    pub head: String,
+}
+
+/// Computes every hash of a file anew.
+///
+/// # Errors
+/// [`Error::BrokenChain`] naming the first line that does not follow from the one before;
+/// [`Error::Audit`] if the file cannot be read.
+pub fn verify_chain(path: &Path) -> Result<ChainReport> {
+    let failed = |source| Error::audit(path, source);
+    let file = BufReader::new(File::open(path).map_err(failed)?);
+    let mut report = ChainReport { records: 0, head: FIRST_PREVIOUS.to_owned() };
+    for line in file.lines() {
+        let line = line.map_err(failed)?;
+        let next = follow(&line, &report).ok_or_else(|| Error::BrokenChain {
+            path: path.to_owned(),
+            line: Some(report.records + 1),
+        })?;
+        report = ChainReport { records: report.records + 1, head: next };
+    }
+    Ok(report)
+}
+
+/// The hash of a line that follows what was read before.
+fn follow(line: &str, before: &ChainReport) -> Option<String> {
+    let mut record: Value = serde_json::from_str(line).ok()?;
+    let fields = record.as_object_mut()?;
+    let Some(Value::String(hash)) = fields.remove("hash") else { return None };
+    let is_next = fields.get("seq")?.as_u64()? == before.records + 1;
+    let is_linked = fields.get("prev_hash")?.as_str()? == before.head;
+    (is_next && is_linked && hash_of(&record.to_string()) == hash).then_some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use cdc_core::SystemClock;
+
+    use super::*;
+    use crate::audit::{AuditLog, AuditRecord, Decision, Event, Phase, Surface};
+
+    fn record(reason: &str) -> AuditRecord {
+        AuditRecord {
+            phase: Phase::Outcome,
+            event: Event::Promote,
+            audit: true,
+            surface: Surface::Cli,
+            endpoint: "promote".into(),
+            principal: "user:ana".into(),
+            request_id: "r1".into(),
+            resources: Vec::new(),
+            decision: Decision::Allow,
+            reason_code: None,
+            reason: Some(reason.into()),
+            cut: Some("main".into()),
+            epoch: Some(3),
+            lsn: None,
+            error: None,
+        }
+    }
+
+    fn chain(dir: &Path) -> std::path::PathBuf {
+        // two writers of one chain, as two processes would be
+        for reason in ["first", "second", "third \"quoted\"\n"] {
+            let log = AuditLog::open(dir, "cli").unwrap();
+            log.append(&SystemClock, &record(reason)).unwrap();
+        }
+        dir.join("cli.ndjson")
+    }
+
+    #[test]
+    fn a_chain_of_several_writers_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(verify_chain(&chain(dir.path())).unwrap().records, 3);
+    }
+
+    #[test]
+    fn a_line_that_was_changed_removed_or_doubled_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = chain(dir.path());
+        let sound = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = sound.lines().collect();
+        let changed = sound.replacen("second", "2nd", 1);
+        let removed = format!("{}\n{}\n", lines[0], lines[2]);
+        let doubled = format!("{}\n{}\n{}\n", lines[0], lines[0], lines[1]);
+        for text in [changed, removed, doubled] {
+            std::fs::write(&path, text).unwrap();
+            let error = verify_chain(&path).unwrap_err();
+            assert!(matches!(error, Error::BrokenChain { line: Some(2), .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = chain(dir.path());
+        let mut torn = std::fs::read_to_string(&path).unwrap();
+        torn.push_str("{\"v\":1,\"ts\":\"20");
+        std::fs::write(&path, torn).unwrap();
+        AuditLog::open(dir.path(), "cli").unwrap().append(&SystemClock, &record("x")).unwrap();
+        assert_eq!(verify_chain(&path).unwrap().records, 4);
+    }
+}

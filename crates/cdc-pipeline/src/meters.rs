@@ -1,0 +1,416 @@
+//! What the write plane counts about itself: the metrics of the daemon, by their names on
+//! `/metrics`. Kept per flush or per state, never per change, so that they cost the stream nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use cdc_core::TableName;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use siphasher::sip::SipHasher24;
+
+use crate::Error;
+
+/// How tables appear in labels (`metrics.table_labels`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TableLabels {
+    /// By name.
+    #[default]
+    Full,
+    /// By a hash of the name, the same in every process.
+    Hashed,
+    /// Not at all: metrics by table stay empty.
+    Off,
+}
+
+/// The label of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OfTable {
+    table: String,
+}
+
+/// The labels of a column.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OfColumn {
+    table: String,
+    column: String,
+}
+
+/// Why a session ended that another one follows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Reason {
+    reason: &'static str,
+}
+
+/// How a flush ended: `committed` or `failed`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Outcome {
+    result: &'static str,
+}
+
+/// A part of a flush: `encode`, `publish`, `fence`, `commit` or `refs`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Stage {
+    stage: &'static str,
+}
+
+/// What an unknown outcome turned out to be: `committed` or `not_committed`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Resolved {
+    resolved: &'static str,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+type Stages = Family<Stage, Histogram, fn() -> Histogram>;
+
+/// The metrics of one process. Clones count into the same.
+#[derive(Clone, Debug, Default)]
+pub struct Meters(Arc<Inner>);
+
+/// The metrics themselves; what each means stands where it is registered.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    labels: TableLabels,
+    pub(crate) slot_active: Gauge,
+    pub(crate) lag_seconds: Seconds,
+    pub(crate) lag_bytes: Gauge,
+    pub(crate) up_to_lsn: Gauge,
+    pub(crate) oldest_xact_age_seconds: Gauge,
+    pub(crate) retained_wal_bytes: Gauge,
+    pub(crate) guardrail_breach: Gauge,
+    pub(crate) heartbeats: Counter,
+    pub(crate) reconnects: Family<Reason, Counter>,
+    pub(crate) events_per_sec: Seconds,
+    pub(crate) replayed_events: Counter,
+    pub(crate) buffer_depth: Gauge,
+    pub(crate) buffer_bytes: Gauge,
+    pub(crate) spool_bytes: Gauge,
+    pub(crate) channel_full: Counter,
+    pub(crate) channel_blocked_seconds: Counter<f64, AtomicU64>,
+    pub(crate) sink_latency: Histogram,
+    pub(crate) sink_errors: Counter,
+    pub(crate) flushes: Family<Outcome, Counter>,
+    pub(crate) flush_duration: Stages,
+    pub(crate) flush_workers_used: Gauge,
+    pub(crate) commit_to_visible: Histogram,
+    pub(crate) commit_unknown: Family<Resolved, Counter>,
+    pub(crate) conflicts_resolved: Counter,
+    pub(crate) breaker_tripped: Gauge,
+    pub(crate) raw_tags_pruned: Counter,
+    pub(crate) table_latest_epoch: Family<OfTable, Gauge>,
+    pub(crate) events_flushed: Family<OfTable, Counter>,
+    pub(crate) snapshots: Family<OfTable, Gauge>,
+    pub(crate) truncates: Family<OfTable, Counter>,
+    pub(crate) toast_carried: Family<OfTable, Counter>,
+    pub(crate) lossy_values: Family<OfColumn, Counter>,
+    pub(crate) foreign_commits: Family<OfTable, Counter>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            labels: TableLabels::default(),
+            slot_active: Gauge::default(),
+            lag_seconds: Seconds::default(),
+            lag_bytes: Gauge::default(),
+            up_to_lsn: Gauge::default(),
+            oldest_xact_age_seconds: Gauge::default(),
+            retained_wal_bytes: Gauge::default(),
+            guardrail_breach: Gauge::default(),
+            heartbeats: Counter::default(),
+            reconnects: Family::default(),
+            events_per_sec: Seconds::default(),
+            replayed_events: Counter::default(),
+            buffer_depth: Gauge::default(),
+            buffer_bytes: Gauge::default(),
+            spool_bytes: Gauge::default(),
+            channel_full: Counter::default(),
+            channel_blocked_seconds: Counter::default(),
+            sink_latency: durations(),
+            sink_errors: Counter::default(),
+            flushes: Family::default(),
+            flush_duration: Family::new_with_constructor(durations),
+            flush_workers_used: Gauge::default(),
+            commit_to_visible: durations(),
+            commit_unknown: Family::default(),
+            conflicts_resolved: Counter::default(),
+            breaker_tripped: Gauge::default(),
+            raw_tags_pruned: Counter::default(),
+            table_latest_epoch: Family::default(),
+            events_flushed: Family::default(),
+            snapshots: Family::default(),
+            truncates: Family::default(),
+            toast_carried: Family::default(),
+            lossy_values: Family::default(),
+            foreign_commits: Family::default(),
+        }
+    }
+}
+
+impl std::ops::Deref for Meters {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// 1 ms to 65 s.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 17))
+}
+
+impl Meters {
+    /// All at zero, with tables labelled as told.
+    pub fn new(labels: TableLabels) -> Meters {
+        Meters(Arc::new(Inner { labels, ..Inner::default() }))
+    }
+
+    /// Adds all of them to `registry`, whose prefix should be `pgcdc`.
+    pub fn register(&self, registry: &mut Registry) {
+        let m = &self.0;
+        let mut add = Adding(registry);
+        add.metric("slot_active", "Whether the slot exists and we are attached", &m.slot_active);
+        add.metric("replication_lag_seconds", "WAL tip against what is durable", &m.lag_seconds);
+        add.metric("replication_lag_bytes", "WAL tip against what is durable", &m.lag_bytes);
+        add.metric("up_to_lsn", "Position up to which the lake has everything", &m.up_to_lsn);
+        add.metric(
+            "source_oldest_xact_age_seconds",
+            "Age of the oldest open client transaction on the source, 0 for none",
+            &m.oldest_xact_age_seconds,
+        );
+        add.metric("slot_retained_wal_bytes", "WAL kept by the slot", &m.retained_wal_bytes);
+        add.metric(
+            "slot_guardrail_breach",
+            "Whether the slot keeps more WAL than guardrail.max_retained_wal_bytes",
+            &m.guardrail_breach,
+        );
+        add.metric("heartbeat", "Heartbeat messages emitted", &m.heartbeats);
+        add.metric("reconnects", "Sessions that ended and were followed by another", &m.reconnects);
+        add.metric("events_per_sec", "Changes per second of the last flush", &m.events_per_sec);
+        add.metric(
+            "replayed_events",
+            "Changes received again that their table had already",
+            &m.replayed_events,
+        );
+        add.metric("buffer_depth", "Changes that wait for their flush", &m.buffer_depth);
+        add.metric("buffer_bytes", "Bytes of the same", &m.buffer_bytes);
+        add.metric("spool_bytes", "Bytes of transactions in progress", &m.spool_bytes);
+        add.metric("event_channel_full", "Times that intake found no room", &m.channel_full);
+        add.metric(
+            "event_channel_blocked_seconds",
+            "Seconds that intake waited for room",
+            &m.channel_blocked_seconds,
+        );
+        add.metric("sink_latency_seconds", "Duration of one storage write", &m.sink_latency);
+        add.metric("sink_errors", "Failed storage writes", &m.sink_errors);
+        add.metric("flushes", "Flushes by result", &m.flushes);
+        add.metric("flush_duration_seconds", "Duration of a part of a flush", &m.flush_duration);
+        add.metric(
+            "flush_parallel_workers_used",
+            "Tables at work at once in the last flush",
+            &m.flush_workers_used,
+        );
+        add.metric(
+            "commit_to_visible_seconds",
+            "From the commit on the source of a flush's last transaction to its epoch",
+            &m.commit_to_visible,
+        );
+        add.metric(
+            "commit_unknown",
+            "Commits whose outcome had to be read back",
+            &m.commit_unknown,
+        );
+        add.metric(
+            "manifest_conflicts_resolved",
+            "Manifest writes that won after a conflict",
+            &m.conflicts_resolved,
+        );
+        add.metric(
+            "cas_breaker_tripped",
+            "Whether conflicts over the manifest end this daemon",
+            &m.breaker_tripped,
+        );
+        add.metric("refs_raw_tags_pruned", "Raw tags removed", &m.raw_tags_pruned);
+        add.metric("table_latest_epoch", "Newest epoch of a table", &m.table_latest_epoch);
+        add.metric("events_flushed", "Changes in committed epochs", &m.events_flushed);
+        add.metric("iceberg_snapshot_count", "Snapshots of a table", &m.snapshots);
+        add.metric("truncates", "Truncations taken over", &m.truncates);
+        add.metric(
+            "toast_carried_columns",
+            "Unchanged values taken from the row before",
+            &m.toast_carried,
+        );
+        add.metric("lossy_values", "Values replaced as declared", &m.lossy_values);
+        add.metric("foreign_commits", "Commits of others found on a table", &m.foreign_commits);
+    }
+
+    /// The label of a table, if tables are labelled.
+    pub(crate) fn of(&self, table: &TableName) -> Option<OfTable> {
+        Some(OfTable { table: self.table_label(table)? })
+    }
+
+    /// The labels of a column, if tables are labelled.
+    pub(crate) fn of_column(&self, table: &TableName, column: &str) -> Option<OfColumn> {
+        Some(OfColumn { table: self.table_label(table)?, column: column.to_owned() })
+    }
+
+    fn table_label(&self, table: &TableName) -> Option<String> {
+        match self.labels {
+            TableLabels::Full => Some(table.to_string()),
+            TableLabels::Hashed => {
+                let hash = SipHasher24::new().hash(table.to_string().as_bytes());
+                Some(format!("{hash:016x}"))
+            }
+            TableLabels::Off => None,
+        }
+    }
+
+    /// Notes how long a part of a flush took.
+    pub(crate) fn stage(&self, stage: &'static str, took: Duration) {
+        self.flush_duration.get_or_create(&Stage { stage }).observe(took.as_secs_f64());
+    }
+
+    /// Counts the end of a flush.
+    pub(crate) fn flushed(&self, is_committed: bool) {
+        let result = if is_committed { "committed" } else { "failed" };
+        self.flushes.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// Counts an unknown outcome that was read back.
+    pub(crate) fn resolved(&self, is_committed: bool) {
+        let resolved = if is_committed { "committed" } else { "not_committed" };
+        self.commit_unknown.get_or_create(&Resolved { resolved }).inc();
+    }
+
+    /// Counts a session that ended by this error.
+    pub(crate) fn reconnects_after(&self, error: &Error) {
+        let reason = match error {
+            Error::StreamEnded => "stream_ended",
+            Error::Source(_) => "source",
+            _ => "lake",
+        };
+        self.reconnects.get_or_create(&Reason { reason }).inc();
+    }
+}
+
+struct Adding<'r>(&'r mut Registry);
+
+impl Adding<'_> {
+    fn metric<M>(&mut self, name: &str, help: &str, metric: &M)
+    where
+        M: prometheus_client::registry::Metric + Clone,
+    {
+        self.0.register(name, help, metric.clone());
+    }
+}
+
+/// A count as a gauge shows it.
+pub(crate) fn level(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+/// Times the parts of something, one after the other.
+pub(crate) struct StopWatch(Instant);
+
+impl StopWatch {
+    pub(crate) fn start() -> StopWatch {
+        StopWatch(Instant::now())
+    }
+
+    /// The time since the start or the last lap.
+    pub(crate) fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        now.saturating_duration_since(std::mem::replace(&mut self.0, now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use expect_test::expect_file;
+    use prometheus_client::encoding::prometheus_text;
+
+    use super::*;
+
+    fn table() -> TableName {
+        TableName::new("public", "items")
+    }
+
+    fn text_of(meters: &Meters) -> String {
+        let mut registry = Registry::with_prefix("pgcdc");
+        meters.register(&mut registry);
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    /// Gives every family a member, so that it is shown.
+    fn touched() -> Meters {
+        let meters = Meters::default();
+        let label = meters.of(&table()).unwrap();
+        for family in [&meters.table_latest_epoch, &meters.snapshots] {
+            family.get_or_create(&label);
+        }
+        for family in [
+            &meters.events_flushed,
+            &meters.truncates,
+            &meters.toast_carried,
+            &meters.foreign_commits,
+        ] {
+            family.get_or_create(&label);
+        }
+        meters.lossy_values.get_or_create(&meters.of_column(&table(), "c").unwrap());
+        meters.flushed(true);
+        meters.resolved(true);
+        meters.stage("refs", Duration::from_millis(1));
+        meters.reconnects_after(&Error::StreamEnded);
+        meters
+    }
+
+    /// A line of the documentation for each metric, by its `HELP`, `TYPE` and labels.
+    fn lines(text: &str) -> String {
+        let mut out = String::from(
+            "# Metrics\n\nWhat `GET /metrics` on `metrics.listen_addr` shows of the daemon, beside `pgcdc_build_info{version,git_sha}`.\n\n| name | type | labels | meaning |\n|---|---|---|---|\n",
+        );
+        let mut help = "";
+        for line in text.lines() {
+            if let Some(found) = line.strip_prefix("# HELP ") {
+                help = found.split_once(' ').map_or("", |(_, help)| help).trim_end_matches('.');
+            } else if let Some((name, kind)) =
+                line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+            {
+                let sample = text.lines().find(|l| l.starts_with(&format!("{name}{{")));
+                let inside = sample.and_then(|l| l.split_once('{')?.1.split_once('}'));
+                let labels: Vec<&str> = inside
+                    .map_or("", |(labels, _)| labels)
+                    .split(',')
+                    .filter_map(|label| Some(label.split_once('=')?.0))
+                    .collect();
+                writeln!(out, "| `{name}` | {kind} | {} | {help} |", labels.join(", ")).unwrap();
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn the_documentation_lists_every_metric() {
+        let shown = lines(&text_of(&touched()));
+        expect_file!["../../../docs/reference/metrics.md"].assert_eq(&shown);
+    }
+
+    #[test]
+    fn tables_are_labelled_as_told() {
+        let label = |labels| Meters::new(labels).of(&table()).map(|of| of.table);
+        assert_eq!(label(TableLabels::Full).as_deref(), Some("public.items"));
+        assert_eq!(label(TableLabels::Hashed).map(|hash| hash.len()), Some(16));
+        assert_eq!(label(TableLabels::Hashed), label(TableLabels::Hashed));
+        assert_eq!(label(TableLabels::Off), None);
+    }
+}
