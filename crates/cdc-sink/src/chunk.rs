@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
-use cdc_core::{Lsn, TableSchema, UnrepresentablePolicy, meta};
+use cdc_core::{Epoch, Lsn, TableSchema, UnrepresentablePolicy, meta};
 use cdc_iceberg::delta_arrow_schema;
+
+use crate::{Error, Result};
 
 /// Changes of one table under one schema version, in commit order.
 ///
@@ -77,4 +79,87 @@ pub(crate) fn staged_schema(table: &TableSchema) -> SchemaRef {
     let is_staged = |field: &&FieldRef| field.name() != meta::COMMIT_LSN.name;
     let fields: Vec<FieldRef> = full.fields().iter().filter(is_staged).cloned().collect();
     Arc::new(Schema::new(fields))
+}
+
+/// The chunks of one table without the transactions that ended at or below `lsn`, for a table whose
+/// copy has those already, as of another epoch than the one in which they were gathered.
+///
+/// The chunks must follow each other, and the last of them must end with the end of a transaction.
+///
+/// # Errors
+/// [`Error::Arrow`] if a column cannot be replaced.
+pub fn chunks_after(chunks: Vec<Chunk>, lsn: Lsn, epoch: Epoch) -> Result<Vec<Chunk>> {
+    let known = known_runs(&chunks, lsn);
+    let cut = |(chunk, known): (Chunk, usize)| chunk.without_runs(known)?.with_epoch(epoch);
+    chunks.into_iter().zip(known).map(cut).collect()
+}
+
+/// How many runs at the beginning of each chunk belong to transactions that ended at or below `lsn`.
+/// The end of a transaction may be told in a later chunk.
+fn known_runs(chunks: &[Chunk], lsn: Lsn) -> Vec<usize> {
+    let mut end = None;
+    let mut known: Vec<usize> = chunks
+        .iter()
+        .rev()
+        .map(|chunk| {
+            let mut known = 0;
+            for run in chunk.runs.iter().rev() {
+                end = run.end_lsn.or(end);
+                known += usize::from(end.is_some_and(|end| end <= lsn));
+            }
+            known
+        })
+        .collect();
+    known.reverse();
+    known
+}
+
+impl Chunk {
+    /// Without its first runs.
+    fn without_runs(mut self, count: usize) -> Result<Chunk> {
+        let left = self.runs.split_off(count.min(self.runs.len()));
+        let gone: usize = std::mem::replace(&mut self.runs, left).iter().map(|run| run.rows).sum();
+        if gone == 0 {
+            return Ok(self);
+        }
+        let kept_ops = self.ops.split_off(gone);
+        let gone_ops = std::mem::replace(&mut self.ops, kept_ops);
+        self.batch = self.batch.slice(gone, self.batch.num_rows() - gone);
+        if let Some(old) = &mut self.old_rows {
+            let gone = gone_ops.iter().filter(|op| **op == b'U').count();
+            *old = old.slice(gone, old.num_rows() - gone);
+        }
+        let gone = u32::try_from(gone).unwrap_or(u32::MAX);
+        // a value comes from a row of the same transaction
+        self.patches.retain(|patch| patch.row >= gone);
+        for patch in &mut self.patches {
+            patch.row -= gone;
+            patch.source -= gone;
+        }
+        Ok(self)
+    }
+
+    /// With another epoch in all rows.
+    fn with_epoch(mut self, epoch: Epoch) -> Result<Chunk> {
+        let rows = self.batch.num_rows();
+        let replaced: Vec<ArrayRef> = self
+            .batch
+            .schema()
+            .fields()
+            .iter()
+            .zip(self.batch.columns())
+            .map(|(field, column)| match field.name() == meta::EPOCH.name {
+                true => Arc::new(Int64Array::from_value(epoch.0.cast_signed(), rows)),
+                false => Arc::clone(column),
+            })
+            .collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        self.batch = RecordBatch::try_new_with_options(self.batch.schema(), replaced, &options)
+            .map_err(|source| Error::Arrow {
+                table: self.schema.table.clone(),
+                operation: "change the epoch of rows",
+                source,
+            })?;
+        Ok(self)
+    }
 }

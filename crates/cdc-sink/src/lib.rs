@@ -66,7 +66,7 @@ mod rows;
 pub use base::{BaseOptions, BaseStep, BaseTarget, BaseWriter, IndexedRows, PartNumbers};
 pub use body::Body;
 pub use buffer::ChangeBuffer;
-pub use chunk::{Chunk, CommitRun};
+pub use chunk::{Chunk, CommitRun, chunks_after};
 pub use delta::{DeltaContext, DeltaOptions, DeltaOutput, DeltaWriter, OpCounts, index_identity};
 pub use encoded::EncodedFile;
 pub use encoding::FileCompression;

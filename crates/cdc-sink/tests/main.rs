@@ -4,6 +4,7 @@
 
 mod base;
 mod carry;
+mod chunks;
 mod model;
 mod support;
 mod values;
