@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use cdc_core::{SystemClock, TableName};
+use cdc_core::{Clock as _, SystemClock, TableName};
 use cdc_governance::{AuditLog, AuditRecord, Decision, Event, Phase, Surface};
 use cdc_iceberg::{Branch, CommitOutcome, Committer, LakeFiles, SqliteCatalog, Table, TableIdent};
 use cdc_manifest::{

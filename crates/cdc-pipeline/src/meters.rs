@@ -1,7 +1,6 @@
 //! What the write plane counts about itself: the metrics of the daemon, by their names on
 //! `/metrics`. Kept per flush or per state, never per change, so that they cost the stream nothing.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
@@ -68,13 +67,10 @@ pub(crate) struct Resolved {
 type Seconds = Gauge<f64, AtomicU64>;
 type Stages = Family<Stage, Histogram, fn() -> Histogram>;
 
-/// The metrics of one process. Clones count into the same.
-#[derive(Clone, Debug, Default)]
-pub struct Meters(Arc<Inner>);
-
-/// The metrics themselves; what each means stands where it is registered.
-#[derive(Debug)]
-pub(crate) struct Inner {
+/// The metrics of one process; what each means stands where it is registered. Clones count into the
+/// same.
+#[derive(Clone, Debug)]
+pub struct Meters {
     labels: TableLabels,
     pub(crate) slot_active: Gauge,
     pub(crate) lag_seconds: Seconds,
@@ -111,7 +107,7 @@ pub(crate) struct Inner {
     pub(crate) foreign_commits: Family<OfTable, Counter>,
 }
 
-impl Default for Inner {
+impl Default for Meters {
     fn default() -> Self {
         Self {
             labels: TableLabels::default(),
@@ -152,14 +148,6 @@ impl Default for Inner {
     }
 }
 
-impl std::ops::Deref for Meters {
-    type Target = Inner;
-
-    fn deref(&self) -> &Inner {
-        &self.0
-    }
-}
-
 /// 1 ms to 65 s.
 fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 17))
@@ -168,12 +156,12 @@ fn durations() -> Histogram {
 impl Meters {
     /// All at zero, with tables labelled as told.
     pub fn new(labels: TableLabels) -> Meters {
-        Meters(Arc::new(Inner { labels, ..Inner::default() }))
+        Meters { labels, ..Meters::default() }
     }
 
     /// Adds all of them to `registry`, whose prefix should be `pgcdc`.
     pub fn register(&self, registry: &mut Registry) {
-        let m = &self.0;
+        let m = self;
         let mut add = Adding(registry);
         add.metric("slot_active", "Whether the slot exists and we are attached", &m.slot_active);
         add.metric("replication_lag_seconds", "WAL tip against what is durable", &m.lag_seconds);
