@@ -344,7 +344,7 @@ mod tests {
         let meters = Meters::default();
         let label = meters.of(&table()).unwrap();
         for family in [&meters.table_latest_epoch, &meters.snapshots] {
-            family.get_or_create(&label);
+            drop(family.get_or_create(&label));
         }
         for family in [
             &meters.events_flushed,
@@ -352,9 +352,9 @@ mod tests {
             &meters.toast_carried,
             &meters.foreign_commits,
         ] {
-            family.get_or_create(&label);
+            drop(family.get_or_create(&label));
         }
-        meters.lossy_values.get_or_create(&meters.of_column(&table(), "c").unwrap());
+        drop(meters.lossy_values.get_or_create(&meters.of_column(&table(), "c").unwrap()));
         meters.flushed(true);
         meters.resolved(true);
         meters.stage("refs", Duration::from_millis(1));
