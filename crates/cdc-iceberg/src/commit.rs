@@ -117,8 +117,10 @@ impl Committer {
         let FlushChange { stamp, branch, current_files, delete_files, remove, changes_files } =
             flush;
         let changes = TableChange::append(stamp.clone(), branch, changes_files);
-        let current =
-            TableChange { stamp, branch, data_files: current_files, delete_files, remove };
+        let current = TableChange {
+            remove,
+            ..TableChange::row_delta(stamp, branch, current_files, delete_files)
+        };
         // both run to their end, so that neither is cut off by the other's failure
         let (current, changes) = join(
             self.commit_unless_covered(&pair.current, &current),

@@ -38,7 +38,7 @@ pub use manifest::{
     TableEntry, TableState, TableStatus, TypeKind, Versioned,
 };
 pub use refs::{
-    AdvanceOptions, Advanced, Cut, CutResolver, CutSpec, MAIN, PromotionMode, REFS_VERSION,
+    AdvanceOptions, Advanced, Cut, CutResolver, CutSpec, MAIN, Pins, PromotionMode, REFS_VERSION,
     RawIndex, RawRetention, RawTag, Ref, RefColumn, RefKind, Refs, RefsStore, STAGING, TableRef,
 };
 pub use store::{DurableFs, LakeStore, ObjectVersion, Revalidated, Swap};

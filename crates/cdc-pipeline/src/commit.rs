@@ -30,6 +30,7 @@ use crate::meters::StopWatch;
 use crate::quarantine::Stop;
 use crate::refs::advance_refs;
 use crate::settings::RefSettings;
+use crate::upkeep::Kept;
 use crate::{Error, quarantine};
 
 /// Proof that everything up to an LSN is in the committed manifest.
@@ -102,6 +103,8 @@ pub(crate) struct CommitState {
     pub(crate) manifest: Versioned<Manifest>,
     pub(crate) tables: BTreeMap<TableName, CommittedTable>,
     pub(crate) refs: RefSettings,
+    /// Which snapshots stay when a table is committed to.
+    pub(crate) kept: Kept,
     pub(crate) parallel_workers: usize,
 }
 
@@ -118,6 +121,7 @@ impl CommitState {
         let tables = deltas.iter().map(|delta| &delta.table);
         self.fence_tables(tables).await?;
         let meters = self.lake.meters.clone();
+        self.kept.refresh(&self.lake).await;
         meters.stage("fence", watch.lap());
         let this = &*self;
         let publishing: Vec<_> =
@@ -132,6 +136,7 @@ impl CommitState {
             self.swap_manifest(next).await?;
         }
         meters.stage("commit", watch.lap());
+        self.kept.note(&self.manifest.value);
         advance_refs(&self.lake, &self.manifest.value, self.refs).await;
         meters.stage("refs", watch.lap());
         Ok(self.receipt())
@@ -196,7 +201,8 @@ impl CommitState {
         failed.map_or(Ok(()), Err)
     }
 
-    fn receipt(&self) -> FlushReceipt {
+    /// The proof of what is in the manifest.
+    pub(crate) fn receipt(&self) -> FlushReceipt {
         let manifest = &self.manifest.value;
         FlushReceipt { covered_lsn: manifest.covered_lsn, epoch: manifest.epoch }
     }
@@ -229,12 +235,18 @@ impl CommitState {
                 data_files: current_files,
                 delete_files: delete_file.into_iter().collect(),
                 remove: if output.truncate { Remove::Everything } else { Remove::Nothing },
+                retention: self.kept.of_current(table, &self.manifest.value),
             };
             let outcome = self.lake.tables.commit(&committed.pair.current, &change).await;
-            self.settle(table, outcome).await?
+            let current = self.settle(table, outcome).await?;
+            self.count_expired(table, &committed.pair.current, &current);
+            current
         };
         // the changelog follows the table, never leads it: recovery completes it from the table
-        let change = TableChange::append(stamp, self.lake.branch, changes_files);
+        let change = TableChange {
+            retention: self.kept.of_changes(table, &self.manifest.value),
+            ..TableChange::append(stamp, self.lake.branch, changes_files)
+        };
         let outcome =
             self.lake.tables.commit_unless_covered(&committed.pair.changes, &change).await;
         let changes = self.settle(table, outcome).await?;
@@ -242,6 +254,21 @@ impl CommitState {
             return Err(Error::OutcomeUnknown { table: table.clone() });
         }
         Ok((table.clone(), TablePair { current, changes }))
+    }
+
+    /// Counts the snapshots that a commit forgot.
+    fn count_expired(
+        &self,
+        table: &TableName,
+        before: &cdc_iceberg::Table,
+        after: &cdc_iceberg::Table,
+    ) {
+        let Some(label) = self.lake.meters.of(table) else { return };
+        let forgotten = before.metadata.snapshots().filter(|snapshot| {
+            after.metadata.snapshot_by_id(snapshot.snapshot_id()).is_none()
+        });
+        let expired = self.lake.meters.snapshots_expired.get_or_create(&label);
+        expired.inc_by(forgotten.count() as u64);
     }
 
     /// Waits for certainty: an unknown outcome is read back before anything else happens.

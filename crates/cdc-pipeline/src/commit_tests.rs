@@ -30,6 +30,7 @@ use crate::fence::{Breaker, BreakerSettings, Fence, raise_generation};
 use crate::lake::{Components, Lake};
 use crate::meters::Meters;
 use crate::settings::RefSettings;
+use crate::upkeep::Kept;
 
 /// What a [`Lossy`] store does to the next writes of manifest.json.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +183,12 @@ async fn taken_over(loss: Loss, left: u32) -> (CommitState, Arc<Lossy>) {
         fence,
         manifest,
         tables: BTreeMap::new(),
-        refs: RefSettings { inline_raw: 1, retention: RawRetention::default() },
+        refs: RefSettings {
+            snapshots_kept: 100,
+            inline_raw: 1,
+            retention: RawRetention::default(),
+        },
+        kept: Kept::newest(100),
         parallel_workers: 1,
     };
     (state, lossy)

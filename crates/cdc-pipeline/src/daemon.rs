@@ -57,6 +57,7 @@ pub async fn run(
     let lake = Lake::open_metered(&settings.lake, meters)?;
     let _lease = Lease::take(&settings.lake.state_dir)?;
     crate::spool::clear(&settings.lake.state_dir)?;
+    crate::compact::clear_patches(&settings.lake.state_dir)?;
     let manifest = manifest_of(settings, &lake).await?;
     let (asks_in, asks) = mpsc::channel(ASKS_WAITING_MAX);
     let control = ControlServer::open(&settings.lake.state_dir, asks_in)?;

@@ -170,6 +170,9 @@ pub enum Error {
         /// The directory.
         location: String,
     },
+    /// A signal came while compact was at work.
+    #[error("compact was interrupted; hint: what was committed stays, run it again for the rest")]
+    CompactStopped,
     /// A signal came while init was at work.
     #[error("init was interrupted; hint: nothing was left behind, run it again")]
     Interrupted,
@@ -382,7 +385,9 @@ impl Error {
             Error::Request { .. } => ErrorKind::Invalid,
             Error::UnknownTable { .. } => ErrorKind::NotFound,
             Error::Refused { .. } | Error::NoAnswer | Error::Behind { .. } => ErrorKind::Transient,
-            Error::VerifyTimeout { .. } | Error::VerifyStopped => ErrorKind::Transient,
+            Error::VerifyTimeout { .. } | Error::VerifyStopped | Error::CompactStopped => {
+                ErrorKind::Transient
+            }
             Error::Leased { .. }
             | Error::ManifestConflict
             | Error::Fenced { .. }

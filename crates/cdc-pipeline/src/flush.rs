@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::commit::{BatchName, CommitState, FlushReceipt};
+use crate::compact::{Finish, Finished};
 use crate::control::VerifiedRecord;
 use crate::meters::level;
 use crate::quarantine::Stop;
@@ -49,6 +50,15 @@ pub(crate) struct Done {
     pub(crate) tables: Vec<TableName>,
     /// Tables that are quarantined now.
     pub(crate) stopped: Vec<TableName>,
+    /// The table that was compacted in the same job.
+    pub(crate) finished: Option<Finished>,
+}
+
+impl Done {
+    /// Nothing but a receipt.
+    fn with(receipt: FlushReceipt) -> Done {
+        Done { receipt, tables: Vec::new(), stopped: Vec::new(), finished: None }
+    }
 }
 
 impl FlushJob {
@@ -93,6 +103,7 @@ impl FlushJob {
             receipt,
             tables: deltas.into_iter().map(|delta| delta.table).collect(),
             stopped: stops.into_iter().map(|stop| stop.table).collect(),
+            finished: None,
         })
     }
 }
@@ -146,9 +157,7 @@ pub(crate) async fn cover(state: &mut CommitState, lsn: Lsn) -> Result<Done, Err
     let mut patience = Patience::new(state.manifest.value.epoch);
     loop {
         match state.cover(lsn).await {
-            Ok(receipt) => {
-                return Ok(Done { receipt, tables: Vec::new(), stopped: Vec::new() });
-            }
+            Ok(receipt) => return Ok(Done::with(receipt)),
             Err(error) => patience.bear(error).await?,
         }
     }
@@ -188,6 +197,12 @@ pub(crate) async fn record(
     state: &mut CommitState,
     record: &VerifiedRecord,
 ) -> Result<Done, Error> {
-    let receipt = state.record(record).await?;
-    Ok(Done { receipt, tables: Vec::new(), stopped: Vec::new() })
+    Ok(Done::with(state.record(record).await?))
+}
+
+/// Commits what compaction has prepared for a table.
+pub(crate) async fn compact(state: &mut CommitState, finish: Finish) -> Result<Done, Error> {
+    let Finish { table, prepared, retention_text } = finish;
+    let finished = state.finish_table(&table, prepared, &retention_text).await?;
+    Ok(Done { finished: Some(finished), ..Done::with(state.receipt()) })
 }

@@ -9,6 +9,8 @@
 //! exact cut, a record of what was verified) come in as actions too. An error ends the session
 //! with nothing confirmed beyond the last receipt; the next session starts at the manifest.
 
+mod compaction;
+
 use std::time::Duration;
 
 use cdc_core::{ChangePosition, Epoch, Lsn, RowChange, TableName, failpoint};
@@ -22,6 +24,7 @@ use uuid::Uuid;
 
 use crate::batch::Batch;
 use crate::commit::{BatchName, CommitState, FlushReceipt};
+use crate::compact::{Compactor, MEMORY_PART, Step, Workshop};
 use crate::control::{Ask, Command, Reply, VerifiedRecord};
 use crate::cut::{CutState, grant};
 use crate::flush::{FlushJob, Flushed};
@@ -67,6 +70,7 @@ pub(crate) struct Ingest<'s> {
     cut: CutState<'s>,
     /// What is to be noted in the manifest once no flush runs.
     verified: Option<(VerifiedRecord, Reply)>,
+    compactor: Compactor,
     meters: Meters,
     /// What of the reader's waits for room is counted already.
     counted_waits: (u64, Duration),
@@ -111,6 +115,7 @@ enum Action {
     Drain,
     Asked(Ask),
     HoldOver,
+    Compaction(Box<Step>),
 }
 
 /// What a session starts from.
@@ -132,6 +137,12 @@ impl<'s> Ingest<'s> {
         let meters = state.lake.meters.clone();
         let manifest = &state.manifest.value;
         live.send_modify(|live| live.last_error = quarantine::summary(manifest));
+        let workshop = Workshop {
+            settings: settings.compaction.clone(),
+            compression: settings.lake.compression,
+            memory_bytes_max: settings.buffer_bytes_max / MEMORY_PART,
+            state_dir: settings.lake.state_dir.clone(),
+        };
         Ingest {
             settings,
             acker: stream.acker(),
@@ -144,6 +155,7 @@ impl<'s> Ingest<'s> {
             transaction: None,
             idle: None,
             epoch: manifest.epoch.next(),
+            compactor: Compactor::new(workshop, &state.lake, manifest),
             state: Some(state),
             flush: None,
             began: Instant::now(),
@@ -170,6 +182,7 @@ impl<'s> Ingest<'s> {
     /// so that the next one finds files, tables and indexes as they stay.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let result = self.follow().await;
+        self.compactor.settle().await;
         if result.is_err() {
             // a flush whose failure ended the session has been waited for
             if let Some(flush) = self.flush.take().filter(|flush| !flush.job.is_finished()) {
@@ -188,6 +201,7 @@ impl<'s> Ingest<'s> {
             self.apply(action).await?;
             self.flush_if_due().await?;
             self.record_if_asked();
+            self.compact_if_ready();
             self.cover_if_idle();
             self.report();
         }
@@ -211,6 +225,9 @@ impl<'s> Ingest<'s> {
             () = until(cover_due) => Ok(Action::CoverDue),
             () = until(self.cut.held_until()) => Ok(Action::HoldOver),
             ask = self.cut.next_ask() => Ok(Action::Asked(ask)),
+            step = self.compactor.next_step(), if !self.draining => {
+                Ok(Action::Compaction(Box::new(step)))
+            }
             changed = self.progress.changed() => match changed {
                 Ok(()) => Ok(Action::Progress),
                 // the reader has ended; the stream tells why
@@ -265,6 +282,10 @@ impl<'s> Ingest<'s> {
                 self.cut.expire();
                 Ok(())
             }
+            Action::Compaction(step) => {
+                self.compactor.apply(*step);
+                Ok(())
+            }
             Action::FlushDue | Action::CoverDue | Action::Progress => Ok(()),
         }
     }
@@ -279,6 +300,8 @@ impl<'s> Ingest<'s> {
             Command::Cut { hold, lsn } => self.cut.seek(hold, lsn, reply),
             Command::Release { hold } => self.cut.release(hold, reply),
             Command::RecordVerified(record) => self.verified = Some((record, reply)),
+            Command::Compact(order) => self.compaction_asked(id, order, reply),
+            Command::CompactState { request } => self.tell_compaction(request, reply),
         }
     }
 
@@ -445,6 +468,8 @@ impl<'s> Ingest<'s> {
             commit_micros: self.batch.commit_micros,
         };
         let parts = self.lanes.close_epoch(self.epoch.next(), name.lsn_from).await?;
+        // an exact cut is waited for, a compaction is not
+        let finish = if cut.is_none() { self.take_finish() } else { None };
         let job = FlushJob {
             name,
             parts,
@@ -457,6 +482,16 @@ impl<'s> Ingest<'s> {
             if let (Ok(done), Some(cut)) = (&mut outcome, cut) {
                 match crate::flush::cover(&mut state, cut).await {
                     Ok(covered) => done.receipt = covered.receipt,
+                    Err(error) => outcome = Err(error),
+                }
+            }
+            if let (Ok(done), Some(finish)) = (&mut outcome, finish) {
+                if failpoint("c7") {
+                    let outcome = Err(Error::StreamEnded);
+                    return Flushed { state, outcome };
+                }
+                match crate::flush::compact(&mut state, finish).await {
+                    Ok(compacted) => done.finished = compacted.finished,
                     Err(error) => outcome = Err(error),
                 }
             }
@@ -479,7 +514,7 @@ impl<'s> Ingest<'s> {
             Some(flush) => (flush.token, flush.then),
             None => (None, Then::Nobody),
         };
-        let done = match outcome {
+        let mut done = match outcome {
             Ok(done) => done,
             Err(error) => {
                 // the lane whose encoding failed knows more than the job that missed its part
@@ -492,7 +527,11 @@ impl<'s> Ingest<'s> {
         if !done.stopped.is_empty() {
             self.stopped(&done.stopped, &state.manifest.value);
         }
-        self.lanes.reopen(&state, &done.tables).await?;
+        let moved = done.finished.as_mut().and_then(|finished| finished.moved.take());
+        self.lanes.reopen(&state, &done.tables, moved).await?;
+        if let Some(finished) = &done.finished {
+            self.compactor.finished(finished, &state.manifest.value);
+        }
         match then {
             Then::Nobody => {}
             Then::Cut => self.cut.committed(&state.manifest.value),
@@ -604,6 +643,7 @@ impl Ingest<'_> {
         meters.buffer_depth.set(level(self.batch.rows));
         meters.buffer_bytes.set(level(self.batch.bytes));
         meters.spool_bytes.set(level(progress.spooled_bytes));
+        self.compactor.measure();
         let (count, blocked) = self.counted_waits;
         meters.channel_full.inc_by(progress.full_count - count);
         meters.channel_blocked_seconds.inc_by((progress.blocked - blocked).as_secs_f64());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cdc_core::{ChangePosition, Epoch, Lsn, PgType, PgTypeKind, RowChange, TableName, TableSchema};
 use cdc_manifest::TableEntry;
-use cdc_sink::index::IndexStamp;
+use cdc_sink::index::{IdentityHasher, IndexStamp};
 use cdc_sink::{ChangeBuffer, Chunk, DeltaWriter, index_identity};
 use cdc_wal::{Relation, RelationColumn, ReplicaIdentityKind};
 use tokio::sync::oneshot;
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::Error;
 use crate::commit::{CommitState, CommittedTable};
+use crate::compact::Moved;
 use crate::flush::Part;
 use crate::open_lane::LaneOpener;
 use crate::quarantine::Stop;
@@ -39,6 +40,8 @@ pub(crate) struct Lanes {
     stops: Vec<Stop>,
     /// Encode jobs of dropped lanes; how they end is of no interest.
     dropped: Vec<EncodeJob>,
+    /// The table whose rows move at present: no epoch of it may begin.
+    held: Option<TableName>,
     epoch: Epoch,
 }
 
@@ -68,6 +71,8 @@ pub(crate) struct Lane {
     changes: u64,
     /// Bytes that the writer held when it was last free.
     writer_bytes: usize,
+    /// The hasher of its key index.
+    hasher: IdentityHasher,
 }
 
 type EncodeJob = JoinHandle<Result<Box<DeltaWriter>, Error>>;
@@ -103,6 +108,7 @@ impl Lanes {
             ignored: HashSet::new(),
             stops: Vec::new(),
             dropped: Vec::new(),
+            held: None,
             epoch: manifest.epoch.next(),
         }
     }
@@ -167,11 +173,12 @@ impl Lanes {
         self.lanes.push(Lane {
             buffer: ChangeBuffer::new(Arc::clone(&committed.schema), policy),
             covered: committed.covered(),
+            is_closed: self.held.as_ref() == Some(&table),
+            hasher: writer.index().hasher(),
             table,
             oid,
             writer: Writer::Idle(Box::new(writer)),
             first_part,
-            is_closed: false,
             waiting: Vec::new(),
             changes: 0,
             writer_bytes: 0,
@@ -239,29 +246,95 @@ impl Lanes {
         Ok(parts)
     }
 
-    /// After a flush that changed `tables`: tells their indexes for which snapshot they are right
-    /// now, and lets the lanes that waited for the commit go on with the next epoch.
+    /// The hasher of a table's key index, where that is open.
+    pub(crate) fn hasher(&self, table: &TableName) -> Option<IdentityHasher> {
+        let lane = self.lanes.iter().find(|lane| lane.table == *table);
+        match lane {
+            Some(lane) => Some(lane.hasher),
+            None => self.opener.hasher(table),
+        }
+    }
+
+    /// Lets no epoch of a table begin until [`Lanes::reopen`]: its rows move. False, with nothing
+    /// changed, if one has begun that is not closed.
+    pub(crate) fn hold(&mut self, table: &TableName) -> bool {
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.table == *table) {
+            if lane.changes > 0 && !lane.is_closed {
+                return false;
+            }
+            lane.is_closed = true;
+        }
+        self.held = Some(table.clone());
+        true
+    }
+
+    /// After a flush that changed `tables`, and a compaction that moved rows: tells the indexes for
+    /// which snapshot they are right now, and lets the lanes that waited for the commit go on with
+    /// the next epoch.
     pub(crate) async fn reopen(
         &mut self,
         state: &CommitState,
         tables: &[TableName],
+        moved: Option<Moved>,
     ) -> Result<(), Error> {
+        self.held = None;
+        if let Some(moved) = moved {
+            self.follow_moved(state, tables, moved).await?;
+        }
         let lake_id = &state.manifest.value.lake_id;
         for lane in self.lanes.iter_mut().filter(|lane| lane.is_closed) {
             let committed = state.tables.get(&lane.table);
             let committed = committed.filter(|_| tables.contains(&lane.table));
             let stamp = committed.map(|committed| index_stamp(lake_id, committed));
-            let (epoch, waiting) = (self.epoch, std::mem::take(&mut lane.waiting));
-            lane.is_closed = false;
-            lane.start(move |writer| {
-                if let Some(stamp) = stamp {
-                    writer.committed(stamp)?;
-                }
-                waiting.into_iter().try_for_each(|chunk| append(writer, chunk, epoch, 0))
+            lane.go_on(self.epoch, move |writer| match stamp {
+                Some(stamp) => Ok(writer.committed(stamp)?),
+                None => Ok(()),
             })
             .await?;
         }
         Ok(())
+    }
+
+    /// Tells the index of a table where its rows went; one that cannot be told is rebuilt.
+    async fn follow_moved(
+        &mut self,
+        state: &CommitState,
+        tables: &[TableName],
+        moved: Moved,
+    ) -> Result<(), Error> {
+        let lake_id = &state.manifest.value.lake_id;
+        let Some(committed) = state.tables.get(&moved.table) else { return Ok(()) };
+        let stamp = index_stamp(lake_id, committed);
+        let Some(followed) = self.tables.get_mut(&moved.table) else { return Ok(()) };
+        let before = index_stamp(lake_id, &followed.committed);
+        followed.committed = committed.clone();
+        let has_flushed = tables.contains(&moved.table);
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.table == moved.table) else {
+            return self.opener.repoint(before, stamp, moved).await;
+        };
+        let Moved { table, patch, removed } = moved;
+        match patch.filter(|patch| patch.hasher() == lane.hasher) {
+            Some(patch) => {
+                lane.go_on(self.epoch, move |writer| {
+                    writer.repoint(patch, removed)?;
+                    match has_flushed {
+                        true => writer.committed(stamp)?,
+                        false => writer.restamp(stamp)?,
+                    }
+                    Ok(())
+                })
+                .await
+            }
+            None => {
+                // the old index must be closed before the new one is made in its place
+                drop(lane.take_writer().await?);
+                let (writer, first_part) = self.opener.open(&table, committed, self.epoch).await?;
+                lane.hasher = writer.index().hasher();
+                lane.first_part = first_part;
+                lane.writer = Writer::Idle(Box::new(writer));
+                lane.go_on(self.epoch, |_| Ok(())).await
+            }
+        }
     }
 
     /// While buffers and writers hold more than `bytes_max`, has the biggest of them give up what it
@@ -346,6 +419,22 @@ impl Lane {
         }
         let first_part = self.first_part;
         self.start(move |writer| append(writer, chunk, epoch, first_part)).await
+    }
+
+    /// After a commit, of which `then` tells the writer: the chunks that waited are encoded.
+    async fn go_on(
+        &mut self,
+        epoch: Epoch,
+        then: impl FnOnce(&mut DeltaWriter) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        self.is_closed = false;
+        let waiting = std::mem::take(&mut self.waiting);
+        let first_part = self.first_part;
+        self.start(move |writer| {
+            then(writer)?;
+            waiting.into_iter().try_for_each(|chunk| append(writer, chunk, epoch, first_part))
+        })
+        .await
     }
 
     /// Bytes of the rows gathered and of what the writer holds.

@@ -12,6 +12,7 @@ mod batch;
 mod commit;
 #[cfg(test)]
 mod commit_tests;
+mod compact;
 mod control;
 mod copy;
 mod cut;
@@ -43,9 +44,14 @@ mod spool;
 mod status;
 mod teardown;
 mod undo;
+mod upkeep;
 mod verify;
 
 pub use cdc_sink::FileCompression as Compression;
+pub use compact::{
+    CompactReport, CompactRequest, CompactSettings, CompactionSettings, TableOutcome, TableResult,
+    compact,
+};
 pub use copy::InitProgress;
 pub use daemon::{follow, run};
 pub use error::Error;

@@ -105,6 +105,12 @@ pub struct Meters {
     pub(crate) toast_carried: Family<OfTable, Counter>,
     pub(crate) lossy_values: Family<OfColumn, Counter>,
     pub(crate) foreign_commits: Family<OfTable, Counter>,
+    pub(crate) snapshots_expired: Family<OfTable, Counter>,
+    pub(crate) small_files: Family<OfTable, Gauge>,
+    pub(crate) live_delete_rows: Family<OfTable, Gauge>,
+    pub(crate) orphans_removed: Counter,
+    pub(crate) compact_duration: Histogram,
+    pub(crate) compact_staleness: Seconds,
 }
 
 impl Default for Meters {
@@ -144,8 +150,19 @@ impl Default for Meters {
             toast_carried: Family::default(),
             lossy_values: Family::default(),
             foreign_commits: Family::default(),
+            snapshots_expired: Family::default(),
+            small_files: Family::default(),
+            live_delete_rows: Family::default(),
+            orphans_removed: Counter::default(),
+            compact_duration: run_durations(),
+            compact_staleness: Seconds::default(),
         }
     }
+}
+
+/// 10 ms to 3 hours.
+fn run_durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 2.0, 21))
 }
 
 /// 1 ms to 65 s.
@@ -236,6 +253,20 @@ impl Meters {
         );
         add.metric("lossy_values", "Values replaced as declared", &m.lossy_values);
         add.metric("foreign_commits", "Commits of others found on a table", &m.foreign_commits);
+        add.metric("iceberg_snapshots_expired", "Snapshots forgotten", &m.snapshots_expired);
+        add.metric("small_files", "Small data files of a table, as last looked", &m.small_files);
+        add.metric(
+            "live_delete_rows",
+            "Deleted rows in the data files of a table, as last looked",
+            &m.live_delete_rows,
+        );
+        add.metric("orphans_removed", "Objects without a reference removed", &m.orphans_removed);
+        add.metric("compact_duration_seconds", "Duration of a compaction run", &m.compact_duration);
+        add.metric(
+            "compact_staleness_seconds",
+            "Time since the last compaction run without a failure",
+            &m.compact_staleness,
+        );
     }
 
     /// The label of a table, if tables are labelled.
@@ -343,7 +374,12 @@ mod tests {
     fn touched() -> Meters {
         let meters = Meters::default();
         let label = meters.of(&table()).unwrap();
-        for family in [&meters.table_latest_epoch, &meters.snapshots] {
+        for family in [
+            &meters.table_latest_epoch,
+            &meters.snapshots,
+            &meters.small_files,
+            &meters.live_delete_rows,
+        ] {
             drop(family.get_or_create(&label));
         }
         for family in [
@@ -351,6 +387,7 @@ mod tests {
             &meters.truncates,
             &meters.toast_carried,
             &meters.foreign_commits,
+            &meters.snapshots_expired,
         ] {
             drop(family.get_or_create(&label));
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cdc_core::{Lsn, TableName, TableSchema};
 use cdc_iceberg::{
-    CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry, live_files,
+    CommitKind, CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry, live_files,
 };
 use cdc_manifest::{Manifest, TableEntry, Versioned};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -19,6 +19,7 @@ use crate::commit::{CommitState, CommittedTable};
 use crate::fence::Fence;
 use crate::lake::Lake;
 use crate::settings::RefSettings;
+use crate::upkeep::Kept;
 
 /// Tables loaded at once.
 const LOADS_MAX: usize = 8;
@@ -60,7 +61,8 @@ pub(crate) async fn committed_state(
         .buffer_unordered(LOADS_MAX)
         .try_collect()
         .await?;
-    Ok(CommitState { lake, fence, manifest, tables, refs, parallel_workers })
+    let kept = Kept::newest(refs.snapshots_kept);
+    Ok(CommitState { lake, fence, manifest, tables, refs, kept, parallel_workers })
 }
 
 /// The furthest position that some table reached beyond the manifest.
@@ -137,6 +139,8 @@ async fn complete_changelog(
     let missing: Vec<_> = ancestry(metadata, pair.current.head_id(lake.branch))
         .filter_map(|snapshot| Some((snapshot, Stamp::of(snapshot)?)))
         .take_while(|(_, stamp)| stamp.lsn_to > reached)
+        // a rewrite adds files with rows that are in the changelog already
+        .filter(|(_, stamp)| stamp.kind != CommitKind::Compact)
         .collect();
     for (snapshot, stamp) in missing.into_iter().rev() {
         let files = lake.tables.files();

@@ -5,5 +5,6 @@
 mod base;
 mod carry;
 mod model;
+mod rewrite;
 mod support;
 mod values;

@@ -2,6 +2,7 @@
 //! readers, once per PostgreSQL major.
 
 mod bad_input;
+mod compaction;
 mod connection;
 mod crash;
 mod edges;
@@ -22,6 +23,7 @@ mod storm;
 mod streamed;
 mod transactions;
 mod types;
+mod upkeep;
 mod verify;
 mod workload;
 
@@ -121,6 +123,8 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         streamed::SCENARIOS,
         memory::SCENARIOS,
         metrics::SCENARIOS,
+        upkeep::SCENARIOS,
+        compaction::SCENARIOS,
         s3::SCENARIOS,
         s3_faults::SCENARIOS,
     ]

@@ -2,6 +2,7 @@
 //! into one.
 
 mod catalog;
+mod compact;
 mod config;
 mod discover;
 pub(crate) mod init;
@@ -35,7 +36,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(&context, args.json),
         Command::Teardown(args) => teardown::run(&context, args.yes),
         Command::Quickstart(args) => quickstart::run(&context, &args),
-        Command::Compact(_) => unavailable::run(&context, "compact"),
+        Command::Compact(args) => compact::run(&context, &args),
         Command::Reconcile(_) => unavailable::run(&context, "reconcile"),
         Command::Verify(args) => return verify::run(&context, &args),
         Command::Table(command) => unavailable::run(&context, table_command(&command)),

@@ -10,7 +10,7 @@ use cdc_governance::{RuleText, TableRules};
 use cdc_iceberg::{Catalog, MemoryCatalog, TableNaming};
 use cdc_manifest::{LakeStore, PromotionMode, RawRetention, StorageSpec};
 use cdc_pipeline::{
-    BreakerSettings, Components, Compression, DaemonSettings, Error, Failover, FlushSettings,
+    BreakerSettings, CompactionSettings, Components, Compression, DaemonSettings, Error, Failover, FlushSettings,
     LakeSettings, RefSettings, ReplicationSettings, Streaming, TruncateMode, TypeSettings,
 };
 use cdc_wal::{Connector, Endpoint};
@@ -400,13 +400,18 @@ impl Theatre {
                 streaming: Streaming::Off,
             },
             flush: self.plan.flush.clone(),
-            refs: RefSettings { inline_raw: 3, retention: RawRetention::default() },
+            refs: RefSettings {
+                snapshots_kept: 8,
+                inline_raw: 3,
+                retention: RawRetention::default(),
+            },
             buffer_bytes_max: 64 << 20,
             live_interval: Duration::from_secs(10),
             heartbeat_interval: None,
             spool_bytes_max: 64 << 20,
             guardrail_bytes: None,
             breaker: BreakerSettings { threshold: 10, window: Duration::from_secs(60) },
+            compaction: CompactionSettings::default(),
         }
     }
 }

@@ -1,0 +1,109 @@
+//! Changes past `changelog.retention`, the tombstones of deleted rows among them: whole delta files
+//! leave the changelog, oldest first, and the manifest says from where on it is complete.
+
+use std::collections::BTreeSet;
+
+use cdc_core::{Epoch, Lsn, TableName, meta};
+use cdc_iceberg::{
+    BoundValue, CommitKind, Remove, Stamp, TableChange, TablePair, column_bounds, live_files,
+};
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::Error;
+use crate::commit::CommitState;
+use crate::lake::Lake;
+
+/// Delta files whose changes are all past retention. The changelog only grows but by this, so a
+/// plan stays right however much is appended meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PurgePlan {
+    files: BTreeSet<String>,
+    /// Rows in them.
+    pub(crate) rows: u64,
+    epoch_to: Epoch,
+    lsn_to: Lsn,
+}
+
+/// Finds what is past retention: the oldest files up to the first that has a change at or behind
+/// `cutoff`. `None` if there is nothing.
+pub(crate) async fn plan_purge(
+    lake: &Lake,
+    table: &TableName,
+    pair: &TablePair,
+    cutoff: DateTime<Utc>,
+) -> Result<Option<PurgePlan>, Error> {
+    let Some(head) = pair.changes.head_id(lake.branch) else { return Ok(None) };
+    let live = live_files(lake.tables.files(), &pair.changes.metadata, head).await;
+    let live = live.map_err(Error::iceberg(table))?;
+    let mut plan = PurgePlan {
+        files: BTreeSet::new(),
+        rows: 0,
+        epoch_to: Epoch(0),
+        lsn_to: Lsn::ZERO,
+    };
+    // files are in the order of their commits, which is that of their epochs
+    for file in live.data_files {
+        let upper = |column: meta::MetaColumn| {
+            match column_bounds(&file.file, column.field_id).upper {
+                Some(BoundValue::Int64(value)) => Some(value),
+                _ => None,
+            }
+        };
+        let (Some(newest), Some(epoch), Some(lsn)) =
+            (upper(meta::COMMIT_TS), upper(meta::EPOCH), upper(meta::COMMIT_LSN))
+        else {
+            break;
+        };
+        if newest >= cutoff.timestamp_micros() {
+            break;
+        }
+        plan.rows += file.record_count;
+        plan.epoch_to = plan.epoch_to.max(Epoch(epoch.cast_unsigned()));
+        plan.lsn_to = plan.lsn_to.max(Lsn(lsn.cast_unsigned()));
+        plan.files.insert(file.location);
+    }
+    Ok((!plan.files.is_empty()).then_some(plan))
+}
+
+impl CommitState {
+    /// Takes the files of a plan out of the changelog, and notes in `next` from where on it is
+    /// complete. The objects stay: the current state may have rows in them, and so may older cuts.
+    pub(crate) async fn purge(
+        &mut self,
+        table: &TableName,
+        plan: &PurgePlan,
+    ) -> Result<(), Error> {
+        let Some(committed) = self.tables.get(table) else { return Ok(()) };
+        let changes = committed.pair.changes.clone();
+        let before = changes.head(self.lake.branch).and_then(|snapshot| Stamp::of(snapshot));
+        let covered = changes.newest_lsn_to(self.lake.branch).unwrap_or(Lsn::ZERO);
+        let stamp = Stamp {
+            kind: CommitKind::Expire,
+            epoch: before.as_ref().map_or(self.manifest.value.epoch, |stamp| stamp.epoch),
+            lsn_from: covered,
+            lsn_to: covered,
+            commit_ts: before.and_then(|stamp| stamp.commit_ts),
+            batch_id: Uuid::now_v7(),
+            generation: self.fence.generation,
+        };
+        let change = TableChange {
+            remove: Remove::Files(plan.files.clone()),
+            retention: self.kept.of_changes(table, &self.manifest.value),
+            ..TableChange::append(stamp, self.lake.branch, Vec::new())
+        };
+        let outcome = self.lake.tables.commit(&changes, &change).await;
+        let changes = self.settle(table, outcome).await?;
+        if let Some(committed) = self.tables.get_mut(table) {
+            committed.pair.changes = changes;
+        }
+        Ok(())
+    }
+}
+
+impl PurgePlan {
+    /// Notes in a table's entry that the changelog begins behind what was purged.
+    pub(crate) fn record(&self, entry: &mut cdc_manifest::TableEntry, init_lsn: Lsn) {
+        entry.expire_changes(init_lsn, self.lsn_to.max(init_lsn), self.epoch_to);
+    }
+}
