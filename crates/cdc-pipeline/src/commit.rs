@@ -357,11 +357,17 @@ impl CommitState {
         // not only the tables of this batch: after a crash some stand ahead of the manifest
         for (table, committed) in &self.tables {
             let Some(entry) = next.tables.get_mut(table) else { continue };
-            if entry.snapshot_id == committed.pair.current.head_id(branch) {
+            let is_named = entry.snapshot_id == committed.head_id()
+                && entry.changes_snapshot_id == committed.pair.changes.head_id(branch);
+            if is_named {
                 continue;
             }
-            entry.latest_delta_epoch = name.epoch;
-            entry.lsn_to = committed.pair.current.newest_lsn_to(branch);
+            let covered = committed.pair.current.newest_lsn_to(branch);
+            // a compaction that a crash kept from the manifest brought no change
+            if covered > entry.lsn_to {
+                entry.latest_delta_epoch = name.epoch;
+            }
+            entry.lsn_to = covered;
             entry.row_count = committed.pair.current.live_rows(branch);
             point_at(entry, &committed.pair, branch);
         }

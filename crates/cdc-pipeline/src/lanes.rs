@@ -317,11 +317,9 @@ impl Lanes {
             Some(patch) => {
                 lane.go_on(self.epoch, move |writer| {
                     writer.repoint(patch, removed)?;
-                    match has_flushed {
-                        true => writer.committed(stamp)?,
-                        false => writer.restamp(stamp)?,
-                    }
-                    Ok(())
+                    let told =
+                        if has_flushed { writer.committed(stamp) } else { writer.restamp(stamp) };
+                    Ok(told?)
                 })
                 .await
             }

@@ -385,7 +385,8 @@ impl Compactor {
     /// Shows how long the last success is ago.
     pub(crate) fn measure(&self) {
         let now = self.clock.now();
-        self.meters.compact_staleness.set((now - self.last_success).as_seconds_f64().max(0.0));
+        let ago = (now - self.last_success).to_std().unwrap_or(Duration::ZERO);
+        self.meters.compact_staleness.set(ago.as_secs_f64());
     }
 
     /// Ends what is at work and waits for it, so that a later run finds files as they stay.
@@ -431,6 +432,9 @@ impl Workshop {
         let (Some(entry), Some(committed)) = (written, state.tables.get(table)) else {
             return Err("the table is not written at present".to_owned());
         };
+        if committed.covered() > state.manifest.value.commit_lsn {
+            return Err("a crash left the table ahead of the manifest; hint: start the daemon, it catches up".to_owned());
+        }
         let thresholds = Thresholds {
             target_file_bytes: self.settings.target_file_bytes,
             max_delete_ratio: self.settings.max_delete_ratio,

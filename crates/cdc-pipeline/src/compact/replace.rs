@@ -1,9 +1,9 @@
 //! The replace commit, by the owner of the commits and between two flushes.
 //!
 //! ```text
+//! past retention: manifest.json (from where on the changelog is complete) ─> changelog
 //! are the inputs still there? ─> deletes since, remapped ─> t: new files in, old files out
-//!                                                        ─> changelog: what is past retention out
-//!                                                        ─> manifest.json by CAS
+//! ─> manifest.json by CAS: the snapshots of both
 //! ```
 //! What may fail before the commit only drops the rewrite. From the commit on, an error ends the
 //! session: the next one begins with the tables as they are.
@@ -87,6 +87,10 @@ impl CommitState {
         self.check_generation().await?;
         self.fence_tables(std::iter::once(table)).await?;
         self.kept.refresh(&self.lake).await;
+        if let Some(plan) = purge {
+            self.purge(table, &plan).await?;
+            finished.purged = plan.rows;
+        }
         let mut next = self.manifest.value.clone();
         if let Some(rewrite) = rewrite {
             match self.fit(table, rewrite).await {
@@ -102,13 +106,6 @@ impl CommitState {
                 }
                 Err(reason) => finished.dropped = Some(reason),
             }
-        }
-        if let Some(plan) = purge {
-            self.purge(table, &plan).await?;
-            if let Some(entry) = next.tables.get_mut(table) {
-                plan.record(entry, self.manifest.value.source.init_lsn);
-            }
-            finished.purged = plan.rows;
         }
         if finished.compacted.is_none() && finished.purged == 0 {
             return Ok(finished);

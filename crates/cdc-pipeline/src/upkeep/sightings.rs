@@ -56,7 +56,7 @@ impl Sightings {
             let transaction = connection.transaction()?;
             let mut ripe = Vec::new();
             {
-                let mut note = transaction.prepare_cached(
+                let mut note = transaction.prepare(
                     "INSERT INTO orphan (key, first_seen, last_sweep) VALUES (?1, ?2, ?2)
                      ON CONFLICT (key) DO UPDATE SET last_sweep = ?2
                      RETURNING first_seen",

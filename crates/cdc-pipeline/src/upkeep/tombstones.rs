@@ -67,13 +67,21 @@ pub(crate) async fn plan_purge(
 }
 
 impl CommitState {
-    /// Takes the files of a plan out of the changelog, and notes in `next` from where on it is
-    /// complete. The objects stay: the current state may have rows in them, and so may older cuts.
+    /// Takes the files of a plan out of the changelog, after the manifest says from where on it is
+    /// complete: a reader may be told too early that changes are gone, never too late. The objects
+    /// stay: the current state may have rows in them, and older cuts may need them.
     pub(crate) async fn purge(
         &mut self,
         table: &TableName,
         plan: &PurgePlan,
     ) -> Result<(), Error> {
+        let mut next = self.manifest.value.clone();
+        let init_lsn = next.source.init_lsn;
+        if let Some(entry) = next.tables.get_mut(table) {
+            entry.expire_changes(init_lsn, plan.lsn_to.max(init_lsn), plan.epoch_to);
+        }
+        next.updated_at = self.lake.clock.now();
+        self.swap_manifest(next).await?;
         let Some(committed) = self.tables.get(table) else { return Ok(()) };
         let changes = committed.pair.changes.clone();
         let before = changes.head(self.lake.branch).and_then(|snapshot| Stamp::of(snapshot));
@@ -98,12 +106,5 @@ impl CommitState {
             committed.pair.changes = changes;
         }
         Ok(())
-    }
-}
-
-impl PurgePlan {
-    /// Notes in a table's entry that the changelog begins behind what was purged.
-    pub(crate) fn record(&self, entry: &mut cdc_manifest::TableEntry, init_lsn: Lsn) {
-        entry.expire_changes(init_lsn, self.lsn_to.max(init_lsn), self.epoch_to);
     }
 }
