@@ -78,8 +78,8 @@ impl Work {
         };
         let schema = Arc::clone(&self.schema);
         let spec = RewriteSpec { schema, inputs, epoch: Epoch(9), attempt: 1, hasher };
-        let runtime = self.lake.runtime.handle();
-        rewrite(&self.lake.store, runtime, spec, &options, &|| false).unwrap().unwrap()
+        let rewritten = rewrite(&self.lake.store, spec, options, || false);
+        self.lake.runtime.block_on(rewritten).unwrap().unwrap()
     }
 
     /// The ids in the new files, file by file.

@@ -192,13 +192,7 @@ impl Job {
             attempt,
             hasher: self.hasher.unwrap_or_else(IdentityHasher::random),
         };
-        let (store, stop) = (self.lake.store.clone(), self.stop.clone());
-        let runtime = tokio::runtime::Handle::current();
-        let rewritten = tokio::task::spawn_blocking(move || {
-            rewrite(&store, &runtime, spec, &options, &|| stop.is_cancelled())
-        })
-        .await;
-        Ok(rewritten.map_err(|source| Error::Worker { task: "compaction", source })??)
+        Ok(rewrite(&self.lake.store, spec, options, || self.stop.is_cancelled()).await?)
     }
 
     /// The first directory of the epoch in which nothing is: what an attempt that died left there

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{Array as _, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use cdc_core::{FieldId, TableSchema};
+use cdc_core::{FieldId, TableName, TableSchema};
 use cdc_iceberg::RowSet;
 use cdc_manifest::LakeStore;
 use futures::TryStreamExt;
@@ -32,35 +32,36 @@ pub struct RewriteInput {
     pub deleted: RowSet,
 }
 
-/// Live rows of an input, and their numbers in its file.
+/// Rows of an input as its file has them, and where they begin in it.
+pub(super) struct RawBatch {
+    pub(super) batch: RecordBatch,
+    pub(super) first_row: u64,
+}
+
+/// Live rows in the table's columns, and their numbers in the file.
 pub(super) struct LiveBatch {
     pub(super) batch: RecordBatch,
     pub(super) rows: Vec<u32>,
 }
 
-/// Reads one input from its beginning to its end. Called from blocking threads.
-pub(super) struct InputReader<'a> {
-    schema: &'a Arc<TableSchema>,
-    arrow_schema: &'a SchemaRef,
-    runtime: &'a tokio::runtime::Handle,
+/// Reads one input from its beginning to its end.
+pub(super) struct InputReader {
+    table: TableName,
     key: String,
-    deleted: &'a RowSet,
     batches: ParquetRecordBatchStream<LakeFile>,
     next_row: u64,
 }
 
-impl<'a> InputReader<'a> {
-    pub(super) fn open(
+impl InputReader {
+    pub(super) async fn open(
         lake: &LakeStore,
-        runtime: &'a tokio::runtime::Handle,
-        schema: &'a Arc<TableSchema>,
-        arrow_schema: &'a SchemaRef,
-        input: &'a RewriteInput,
+        schema: &TableSchema,
+        location: &str,
     ) -> Result<Self> {
-        let unknown = || Error::Unlocated { location: input.location.clone() };
-        let key = lake.location().key(&input.location).ok_or_else(unknown)?.to_owned();
-        let failed = |source| parquet_error(schema, &key, source);
-        let (file, metadata) = runtime.block_on(LakeFile::open(lake, &key)).map_err(failed)?;
+        let unknown = || Error::Unlocated { location: location.to_owned() };
+        let key = lake.location().key(location).ok_or_else(unknown)?.to_owned();
+        let failed = |source| parquet_error(&schema.table, &key, source);
+        let (file, metadata) = LakeFile::open(lake, &key).await.map_err(failed)?;
         let present: Vec<FieldId> = schema
             .columns
             .iter()
@@ -74,39 +75,60 @@ impl<'a> InputReader<'a> {
             .with_batch_size(rows)
             .build()
             .map_err(failed)?;
-        let deleted = &input.deleted;
-        Ok(Self { schema, arrow_schema, runtime, key, deleted, batches, next_row: 0 })
+        Ok(Self { table: schema.table.clone(), key, batches, next_row: 0 })
     }
 
-    /// The next rows, which may be none although more follow; `None` at the end of the file.
-    pub(super) fn next(&mut self) -> Result<Option<LiveBatch>> {
-        let next = self.runtime.block_on(self.batches.try_next());
-        let next = next.map_err(|source| parquet_error(self.schema, &self.key, source))?;
-        let Some(read) = next else { return Ok(None) };
-        let first = self.next_row;
-        self.next_row += read.num_rows() as u64;
-        let numbers = first..self.next_row;
-        let rows = numbers.clone().filter(|row| !self.deleted.contains(*row));
+    /// The key of the file.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The next rows; `None` at the end of the file.
+    pub(super) async fn next(&mut self) -> Result<Option<RawBatch>> {
+        let next = self.batches.try_next().await;
+        let next = next.map_err(|source| parquet_error(&self.table, &self.key, source))?;
+        Ok(next.map(|batch| {
+            let first_row = self.next_row;
+            self.next_row += batch.num_rows() as u64;
+            RawBatch { batch, first_row }
+        }))
+    }
+}
+
+impl RawBatch {
+    /// The rows that are not deleted, in the columns that the table has now.
+    pub(super) fn live(
+        &self,
+        schema: &TableSchema,
+        arrow_schema: &SchemaRef,
+        deleted: &RowSet,
+    ) -> Result<LiveBatch> {
+        let numbers = self.first_row..self.first_row + self.batch.num_rows() as u64;
+        let rows = numbers.clone().filter(|row| !deleted.contains(*row));
         let rows: Vec<u32> = rows.map(|row| u32::try_from(row).unwrap_or(u32::MAX)).collect();
-        let arranged = self.arrange(&read).and_then(|batch| {
+        let arranged = self.arrange(schema, arrow_schema).and_then(|batch| {
             if rows.len() == batch.num_rows() {
                 return Ok(batch);
             }
-            let live: BooleanArray =
-                numbers.map(|row| Some(!self.deleted.contains(row))).collect();
+            let live: BooleanArray = numbers.map(|row| Some(!deleted.contains(row))).collect();
             filter_record_batch(&batch, &live)
         });
         let batch = arranged.map_err(|source| Error::Arrow {
-            table: self.schema.table.clone(),
+            table: schema.table.clone(),
             operation: "arrange the columns of a file",
             source,
         })?;
-        Ok(Some(LiveBatch { batch, rows }))
+        Ok(LiveBatch { batch, rows })
     }
 
     /// The table's columns by field id: one that the file does not have was NULL when it was
     /// written, one that was widened since is widened here.
-    fn arrange(&self, read: &RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
+    fn arrange(
+        &self,
+        schema: &TableSchema,
+        arrow_schema: &SchemaRef,
+    ) -> std::result::Result<RecordBatch, ArrowError> {
+        let read = &self.batch;
         let found = read.schema();
         let column = |(column, field): (&cdc_core::Column, &arrow::datatypes::FieldRef)| {
             let at = found.fields().iter().position(|field| {
@@ -122,10 +144,10 @@ impl<'a> InputReader<'a> {
             }
             cast(&array, field.data_type())
         };
-        let columns = self.schema.columns.iter().zip(self.arrow_schema.fields()).map(column);
+        let columns = schema.columns.iter().zip(arrow_schema.fields()).map(column);
         let columns = columns.collect::<std::result::Result<Vec<_>, ArrowError>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(read.num_rows()));
-        RecordBatch::try_new_with_options(Arc::clone(self.arrow_schema), columns, &options)
+        RecordBatch::try_new_with_options(Arc::clone(arrow_schema), columns, &options)
     }
 }
 
@@ -144,7 +166,7 @@ fn value_bytes(chunk: &ColumnChunkMetaData) -> usize {
     usize::try_from(values.max(chunk.uncompressed_size())).unwrap_or(0)
 }
 
-fn parquet_error(schema: &TableSchema, key: &str, source: ParquetError) -> Error {
-    let (table, key) = (schema.table.clone(), key.to_owned());
+fn parquet_error(table: &TableName, key: &str, source: ParquetError) -> Error {
+    let (table, key) = (table.clone(), key.to_owned());
     Error::Parquet { table, operation: "read the rows of", key, source }
 }

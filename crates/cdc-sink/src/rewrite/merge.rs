@@ -18,9 +18,9 @@ const BATCH_BYTES: usize = 2 << 20;
 const BATCH_ROWS_MAX: usize = 8192;
 
 /// Gives batches of the merged rows. Memory: two batches of each chain.
-pub(super) struct Merge<'s> {
-    place: &'s ChainPlace,
-    sorter: &'s Sorter,
+pub(super) struct Merge {
+    place: ChainPlace,
+    sorter: Sorter,
     cursors: Vec<Cursor>,
     heads: BinaryHeap<Reverse<(Key, usize)>>,
     batch_rows: usize,
@@ -36,12 +36,9 @@ struct Cursor {
     source: Option<usize>,
 }
 
-impl<'s> Merge<'s> {
-    pub(super) fn new(
-        place: &'s ChainPlace,
-        sorter: &'s Sorter,
-        chains: &[Chain],
-    ) -> Result<Self> {
+impl Merge {
+    /// Begins at the beginning of each chain.
+    pub(super) fn new(place: ChainPlace, sorter: Sorter, chains: &[Chain]) -> Result<Self> {
         let (rows, bytes) = chains
             .iter()
             .fold((0, 0), |(rows, bytes), chain| (rows + chain.rows(), bytes + chain.bytes()));
@@ -55,8 +52,8 @@ impl<'s> Merge<'s> {
             batch_rows,
         };
         for chain in chains {
-            let mut reader = chain.read(place, batch_rows)?;
-            let next = read(sorter, &mut reader).map_err(|source| merge.arrow(source))?;
+            let mut reader = chain.read(&merge.place, batch_rows)?;
+            let next = read(&merge.sorter, &mut reader).map_err(|source| merge.arrow(source))?;
             let Some((batch, keys)) = next else { continue };
             let head = (keys.get((0, 0)), merge.cursors.len());
             merge.heads.push(Reverse(head));
@@ -88,11 +85,16 @@ impl<'s> Merge<'s> {
         batch.map(Some).map_err(|source| self.arrow(source))
     }
 
+    /// Gives the sorter back, for the next merge.
+    pub(super) fn into_sorter(self) -> Sorter {
+        self.sorter
+    }
+
     fn advance(&mut self, at: usize) -> Result<()> {
         let cursor = &mut self.cursors[at];
         cursor.row += 1;
         if cursor.row == cursor.batch.num_rows() {
-            let next = read(self.sorter, &mut cursor.reader);
+            let next = read(&self.sorter, &mut cursor.reader);
             let Some((batch, keys)) = next.map_err(|source| self.arrow(source))? else {
                 return Ok(());
             };

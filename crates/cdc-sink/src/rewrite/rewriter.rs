@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
-use cdc_core::{Epoch, Identity, TableSchema};
-use cdc_iceberg::base_arrow_schema;
+use cdc_core::{Epoch, Identity, TableName, TableSchema};
+use cdc_iceberg::{RowSet, base_arrow_schema};
 use cdc_manifest::LakeStore;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::chain::{Chain, ChainPlace, ChainWriter};
-use super::input::{InputReader, LiveBatch, RewriteInput};
+use super::input::{InputReader, LiveBatch, RawBatch, RewriteInput};
 use super::merge::Merge;
 use crate::base::sort::Sorter;
 use crate::delta::identity_columns;
 use crate::encoding::FileCompression;
 use crate::index::{FileRef, IdentityHasher, IndexOptions, IndexPatch, IndexPatchBuilder};
-use crate::{BaseOptions, BaseStep, BaseTarget, BaseWriter, Error, PartNumbers, Result};
+use crate::{
+    BaseOptions, BaseStep, BaseTarget, BaseWriter, EncodedFile, Error, PartNumbers, Result,
+};
 
 /// Chains merged at once.
 const FAN_IN_MAX: usize = 16;
@@ -25,6 +27,8 @@ const FAN_IN_MAX: usize = 16;
 const RUN_PART: usize = 4;
 /// Least bytes of a run.
 const RUN_BYTES_MIN: usize = 1 << 20;
+/// Batches merged before whoever waits is asked again.
+const BATCHES_A_STEP: usize = 8;
 
 /// How a rewrite is done.
 #[derive(Clone, Debug)]
@@ -84,36 +88,94 @@ pub struct Rewritten {
     pub is_patch_whole: bool,
 }
 
-/// Rewrites the live rows of the inputs into sorted base files and uploads those. Blocks; `runtime`
-/// does the reading and writing of the lake. `is_stopped` is asked between batches.
+/// Rewrites the live rows of the inputs into sorted base files and uploads those. Sorting, merging
+/// and encoding run on the runtime's blocking threads, a bounded piece at a time. `is_stopped` is
+/// asked in between.
 ///
-/// `None` if it was stopped: what it has uploaded by then nobody refers to.
+/// `None` if it was stopped: what it has uploaded by then nobody refers to. Dropping the future
+/// stops it too.
 ///
 /// # Errors
 /// Errors of reading, sorting, encoding and uploading.
-pub fn rewrite(
+pub async fn rewrite(
     lake: &LakeStore,
-    runtime: &tokio::runtime::Handle,
     spec: RewriteSpec,
-    options: &RewriteOptions,
-    is_stopped: &dyn Fn() -> bool,
+    options: RewriteOptions,
+    is_stopped: impl Fn() -> bool,
 ) -> Result<Option<Rewritten>> {
-    let mut rewriter = Rewriter::new(lake, runtime, &spec, options)?;
-    for input in &spec.inputs {
-        if !rewriter.take(input, is_stopped)? {
-            return Ok(None);
+    let RewriteSpec { schema, inputs, .. } = &spec;
+    let (table, schema, inputs) = (schema.table.clone(), Arc::clone(schema), inputs.clone());
+    let mut rewriter = blocking(&table, move || Rewriter::new(spec, options)).await?;
+    let mut files = Vec::new();
+    for RewriteInput { location, deleted } in inputs {
+        let mut reader = InputReader::open(lake, &schema, &location).await?;
+        let file = FileRef::of_key(&table, reader.key());
+        let deleted = Arc::new(deleted);
+        while let Some(raw) = reader.next().await? {
+            if is_stopped() {
+                return Ok(None);
+            }
+            let deleted = Arc::clone(&deleted);
+            let taking = move || {
+                rewriter.take(file, &raw, &deleted)?;
+                Ok(rewriter)
+            };
+            rewriter = blocking(&table, taking).await?;
+            upload(lake, &mut rewriter, &mut files).await?;
         }
     }
-    rewriter.finish(is_stopped)
+    let mut is_over = false;
+    while !is_over {
+        if is_stopped() {
+            return Ok(None);
+        }
+        let stepping = move || {
+            let is_over = rewriter.step()?;
+            Ok((rewriter, is_over))
+        };
+        (rewriter, is_over) = blocking(&table, stepping).await?;
+        upload(lake, &mut rewriter, &mut files).await?;
+    }
+    files.sort_by(|one, other| one.key.cmp(&other.key));
+    let rows = files.iter().map(|file| file.rows).sum();
+    let Rewriter { patch, is_patch_whole, .. } = rewriter;
+    let patch = blocking(&table, move || patch.finish()).await?;
+    Ok(Some(Rewritten { files, rows, patch, is_patch_whole }))
 }
 
-struct Rewriter<'a> {
-    lake: &'a LakeStore,
-    runtime: &'a tokio::runtime::Handle,
-    spec: &'a RewriteSpec,
+/// Uploads what is complete.
+async fn upload(
+    lake: &LakeStore,
+    rewriter: &mut Rewriter,
+    files: &mut Vec<NewFile>,
+) -> Result<()> {
+    for file in std::mem::take(&mut rewriter.complete) {
+        file.upload(lake).await?;
+        let size = file.body.size();
+        files.push(NewFile { key: file.key, size, rows: file.rows, metadata: file.metadata });
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(
+    table: &TableName,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.map_err(|_| Error::State {
+        table: table.clone(),
+        operation: "rewriting files",
+        state: "its thread stopped",
+    })?
+}
+
+struct Rewriter {
+    table: TableName,
+    schema: Arc<TableSchema>,
     arrow_schema: SchemaRef,
     identity: Vec<usize>,
-    /// `None` for a table without a key, whose rows keep their order.
+    hasher: IdentityHasher,
+    /// `None` for a table without a key, whose rows keep their order, and while a merge has it.
     sorter: Option<Sorter>,
     place: ChainPlace,
     run_bytes_max: usize,
@@ -121,22 +183,32 @@ struct Rewriter<'a> {
     run_bytes: usize,
     open: Option<ChainWriter>,
     chains: Vec<Chain>,
-    writer: BaseWriter,
+    phase: Phase,
+    writer: Option<BaseWriter>,
     patch: IndexPatchBuilder,
     is_patch_whole: bool,
-    files: Vec<NewFile>,
+    /// Files that are not uploaded yet.
+    complete: Vec<EncodedFile>,
 }
 
-impl<'a> Rewriter<'a> {
-    fn new(
-        lake: &'a LakeStore,
-        runtime: &'a tokio::runtime::Handle,
-        spec: &'a RewriteSpec,
-        options: &RewriteOptions,
-    ) -> Result<Self> {
-        let schema = &spec.schema;
-        let arrow_schema = base_arrow_schema(schema);
-        let identity = identity_columns(schema);
+/// What is done once all rows have come.
+enum Phase {
+    /// They are still coming.
+    Gathering,
+    /// Some chains become one, because there are too many.
+    Narrowing(Box<(Merge, ChainWriter)>),
+    /// The chains become files.
+    Merging(Box<Merge>),
+    /// The last file ends.
+    Ending,
+}
+
+impl Rewriter {
+    fn new(spec: RewriteSpec, options: RewriteOptions) -> Result<Self> {
+        let RewriteSpec { schema, epoch, attempt, hasher, .. } = spec;
+        let table = schema.table.clone();
+        let arrow_schema = base_arrow_schema(&schema);
+        let identity = identity_columns(&schema);
         let sorted_by = match schema.identity {
             Identity::Full => Vec::new(),
             _ => identity.clone(),
@@ -144,17 +216,13 @@ impl<'a> Rewriter<'a> {
         let types: Vec<DataType> =
             sorted_by.iter().map(|at| arrow_schema.field(*at).data_type().clone()).collect();
         let sorter = Sorter::new(sorted_by, &types).map_err(|source| Error::Arrow {
-            table: schema.table.clone(),
+            table: table.clone(),
             operation: "sort by the identity",
             source,
         })?;
-        let target = BaseTarget {
-            schema: Arc::clone(schema),
-            epoch: spec.epoch,
-            attempt: spec.attempt,
-            parts: PartNumbers::new(),
-            hasher: Some(spec.hasher),
-        };
+        let parts = PartNumbers::new();
+        let target =
+            BaseTarget { schema: Arc::clone(&schema), epoch, attempt, parts, hasher: Some(hasher) };
         let run_bytes_max = (options.memory_bytes_max / RUN_PART).max(RUN_BYTES_MIN);
         let base = BaseOptions {
             compression: options.compression,
@@ -166,68 +234,41 @@ impl<'a> Rewriter<'a> {
             ..BaseOptions::default()
         };
         Ok(Self {
-            lake,
-            runtime,
-            spec,
-            identity,
-            sorter,
             place: ChainPlace {
-                table: schema.table.clone(),
+                table: table.clone(),
                 schema: Arc::clone(&arrow_schema),
-                dir: options.spill_dir.clone(),
+                dir: options.spill_dir,
             },
+            table,
+            schema,
             arrow_schema,
+            identity,
+            hasher,
+            sorter,
             run_bytes_max,
             run: Vec::new(),
             run_bytes: 0,
             open: None,
             chains: Vec::new(),
-            writer: BaseWriter::new(target, base)?,
-            patch: IndexPatchBuilder::create(
-                &options.patch_dir,
-                IndexOptions::default(),
-                spec.hasher,
-            )?,
+            phase: Phase::Gathering,
+            writer: Some(BaseWriter::new(target, base)?),
+            patch: IndexPatchBuilder::create(&options.patch_dir, IndexOptions::default(), hasher)?,
             is_patch_whole: true,
-            files: Vec::new(),
+            complete: Vec::new(),
         })
     }
 
-    /// Takes the live rows of an input; false if it was stopped.
-    fn take(&mut self, input: &RewriteInput, is_stopped: &dyn Fn() -> bool) -> Result<bool> {
-        let spec = self.spec;
-        let arrow_schema = Arc::clone(&self.arrow_schema);
-        let mut reader =
-            InputReader::open(self.lake, self.runtime, &spec.schema, &arrow_schema, input)?;
-        let key = self.lake.location().key(&input.location).unwrap_or_default();
-        let file = FileRef::of_key(&spec.schema.table, key);
+    /// Takes the live ones of some rows of a file.
+    fn take(&mut self, file: Option<FileRef>, raw: &RawBatch, deleted: &RowSet) -> Result<()> {
+        let LiveBatch { batch, rows } = raw.live(&self.schema, &self.arrow_schema, deleted)?;
         self.is_patch_whole &= file.is_some();
-        while let Some(LiveBatch { batch, rows }) = reader.next()? {
-            if is_stopped() {
-                return Ok(false);
-            }
-            if let Some(file) = file {
-                for (hash, row) in self.hashes(&batch)?.into_iter().zip(rows) {
-                    self.patch.remove(hash, file, row)?;
-                }
-            }
-            self.gather(batch)?;
-        }
-        Ok(true)
-    }
-
-    fn hashes(&self, batch: &RecordBatch) -> Result<Vec<u128>> {
-        let columns: Vec<ArrayRef> =
-            self.identity.iter().map(|at| Arc::clone(batch.column(*at))).collect();
-        if columns.is_empty() {
-            return Ok(vec![0; batch.num_rows()]);
-        }
-        self.spec.hasher.hash_rows(&columns)
-    }
-
-    fn gather(&mut self, batch: RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
+        }
+        if let Some(file) = file {
+            for (hash, row) in self.hashes(&batch)?.into_iter().zip(rows) {
+                self.patch.remove(hash, file, row)?;
+            }
         }
         if self.sorter.is_none() {
             return self.write(batch);
@@ -237,14 +278,22 @@ impl<'a> Rewriter<'a> {
         if self.run_bytes >= self.run_bytes_max { self.spill_run() } else { Ok(()) }
     }
 
+    fn hashes(&self, batch: &RecordBatch) -> Result<Vec<u128>> {
+        let columns: Vec<ArrayRef> =
+            self.identity.iter().map(|at| Arc::clone(batch.column(*at))).collect();
+        if columns.is_empty() {
+            return Ok(vec![0; batch.num_rows()]);
+        }
+        self.hasher.hash_rows(&columns)
+    }
+
     /// Sorts what has gathered and adds it to a chain.
     fn spill_run(&mut self) -> Result<()> {
         self.run_bytes = 0;
         let run = std::mem::take(&mut self.run);
         let Some(sorter) = &self.sorter else { return Ok(()) };
-        let Some(sorted) = sorter.sort(run).map_err(|source| self.sort_error(source))? else {
-            return Ok(());
-        };
+        let sorted = sorter.sort(run).map_err(|source| self.sort_error(source))?;
+        let Some(sorted) = sorted else { return Ok(()) };
         if self.open.as_ref().is_some_and(|open| !open.takes(&sorted.first)) {
             self.end_chain()?;
         }
@@ -264,23 +313,75 @@ impl<'a> Rewriter<'a> {
         Ok(())
     }
 
-    fn finish(mut self, is_stopped: &dyn Fn() -> bool) -> Result<Option<Rewritten>> {
-        if self.chains.is_empty() && self.open.is_none() {
-            // all rows are in memory: the writer sorts them
-            self.write_run()?;
-        } else {
-            self.spill_run()?;
-            self.end_chain()?;
-            if !self.merge(is_stopped)? {
-                return Ok(None);
+    /// Does a bounded piece of what is to be done once all rows have come, and says whether it was
+    /// the last.
+    fn step(&mut self) -> Result<bool> {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Ending) {
+            Phase::Gathering if self.chains.is_empty() && self.open.is_none() => {
+                // all rows are in memory
+                self.write_run()?;
+                Phase::Ending
             }
+            Phase::Gathering => {
+                self.spill_run()?;
+                self.end_chain()?;
+                self.next_merge()?
+            }
+            Phase::Narrowing(mut pair) => {
+                let (merge, chain) = &mut *pair;
+                let mut is_over = false;
+                for _ in 0..BATCHES_A_STEP {
+                    match merge.next()? {
+                        Some(batch) => chain.batch(&batch)?,
+                        None => {
+                            is_over = true;
+                            break;
+                        }
+                    }
+                }
+                if is_over {
+                    let (merge, chain) = *pair;
+                    self.chains.push(chain.finish()?);
+                    self.sorter = Some(merge.into_sorter());
+                    self.next_merge()?
+                } else {
+                    Phase::Narrowing(pair)
+                }
+            }
+            Phase::Merging(mut merge) => {
+                let mut is_over = false;
+                for _ in 0..BATCHES_A_STEP {
+                    match merge.next()? {
+                        Some(batch) => self.write(batch)?,
+                        None => {
+                            is_over = true;
+                            break;
+                        }
+                    }
+                }
+                if is_over { Phase::Ending } else { Phase::Merging(merge) }
+            }
+            Phase::Ending => {
+                if let Some(writer) = self.writer.take() {
+                    let last = writer.finish()?;
+                    self.note(last)?;
+                }
+                return Ok(true);
+            }
+        };
+        Ok(false)
+    }
+
+    /// Merges some chains into one while there are too many, else all of them into files.
+    fn next_merge(&mut self) -> Result<Phase> {
+        let Some(sorter) = self.sorter.take() else { return Ok(Phase::Ending) };
+        if self.chains.len() > FAN_IN_MAX {
+            let first: Vec<Chain> = self.chains.drain(..FAN_IN_MAX).collect();
+            let merge = Merge::new(self.place.clone(), sorter, &first)?;
+            return Ok(Phase::Narrowing(Box::new((merge, self.place.begin()?))));
         }
-        let Rewriter { lake, runtime, writer, mut patch, is_patch_whole, mut files, .. } = self;
-        let step = writer.finish()?;
-        deliver(lake, runtime, step, &mut patch, &mut files)?;
-        files.sort_by(|one, other| one.key.cmp(&other.key));
-        let rows = files.iter().map(|file| file.rows).sum();
-        Ok(Some(Rewritten { files, rows, patch: patch.finish()?, is_patch_whole }))
+        let chains = std::mem::take(&mut self.chains);
+        Ok(Phase::Merging(Box::new(Merge::new(self.place.clone(), sorter, &chains)?)))
     }
 
     fn write_run(&mut self) -> Result<()> {
@@ -290,61 +391,25 @@ impl<'a> Rewriter<'a> {
         sorted.into_iter().flat_map(|run| run.batches).try_for_each(|batch| self.write(batch))
     }
 
-    /// Merges the chains into the files; false if it was stopped.
-    fn merge(&mut self, is_stopped: &dyn Fn() -> bool) -> Result<bool> {
-        let Some(sorter) = self.sorter.take() else { return Ok(true) };
-        while self.chains.len() > FAN_IN_MAX {
-            let first: Vec<Chain> = self.chains.drain(..FAN_IN_MAX).collect();
-            let mut merge = Merge::new(&self.place, &sorter, &first)?;
-            let mut chain = self.place.begin()?;
-            while let Some(batch) = merge.next()? {
-                if is_stopped() {
-                    return Ok(false);
-                }
-                chain.batch(&batch)?;
-            }
-            self.chains.push(chain.finish()?);
-        }
-        let chains = std::mem::take(&mut self.chains);
-        let place = self.place.clone();
-        let mut merge = Merge::new(&place, &sorter, &chains)?;
-        while let Some(batch) = merge.next()? {
-            if is_stopped() {
-                return Ok(false);
-            }
-            self.write(batch)?;
-        }
-        Ok(true)
+    fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let step = writer.append(batch)?;
+        self.note(step)
     }
 
-    fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        let step = self.writer.append(batch)?;
-        deliver(self.lake, self.runtime, step, &mut self.patch, &mut self.files)
+    /// Notes which files are complete and where their rows are.
+    fn note(&mut self, step: BaseStep) -> Result<()> {
+        for rows in &step.indexed {
+            for (row, hash) in (rows.first_row..).zip(&rows.hashes) {
+                self.patch.add(*hash, rows.file, row)?;
+            }
+        }
+        self.complete.extend(step.files);
+        Ok(())
     }
 
     fn sort_error(&self, source: arrow::error::ArrowError) -> Error {
-        let table = self.spec.schema.table.clone();
+        let table = self.table.clone();
         Error::Arrow { table, operation: "sort by the identity", source }
     }
-}
-
-/// Uploads what is complete and notes where its rows are.
-fn deliver(
-    lake: &LakeStore,
-    runtime: &tokio::runtime::Handle,
-    step: BaseStep,
-    patch: &mut IndexPatchBuilder,
-    files: &mut Vec<NewFile>,
-) -> Result<()> {
-    for rows in &step.indexed {
-        for (row, hash) in (rows.first_row..).zip(&rows.hashes) {
-            patch.add(*hash, rows.file, row)?;
-        }
-    }
-    for file in step.files {
-        runtime.block_on(file.upload(lake))?;
-        let size = file.body.size();
-        files.push(NewFile { key: file.key, size, rows: file.rows, metadata: file.metadata });
-    }
-    Ok(())
 }
