@@ -1,6 +1,6 @@
 //! Rows that were deleted while their files were rewritten: where they are in the new files.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cdc_core::{TableName, TableSchema};
@@ -43,7 +43,7 @@ pub(super) async fn remap(
     }
     let found = tokio::task::spawn_blocking(move || {
         // rows without a key may be equal: as many of them are wanted as were deleted
-        let mut asked: HashMap<u128, usize> = HashMap::new();
+        let mut asked: BTreeMap<u128, usize> = BTreeMap::new();
         for hash in &hashes {
             *asked.entry(*hash).or_default() += 1;
         }

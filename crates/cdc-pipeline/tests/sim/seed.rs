@@ -55,6 +55,8 @@ struct Plan {
     server_mean_ms: Option<u64>,
     bulk_rows: u64,
     flush: FlushSettings,
+    /// Between two runs of compaction.
+    compaction: Option<Duration>,
 }
 
 impl Plan {
@@ -90,6 +92,7 @@ impl Plan {
                 parallel_workers: rng.index(4) + 1,
                 drain_timeout: Duration::from_secs(30),
             },
+            compaction: None,
         }
     }
 }
@@ -112,7 +115,9 @@ fn scratch(seed: u64) -> std::io::Result<tempfile::TempDir> {
 
 async fn live(seed: u64, transactions: usize, directory: &Path) -> Outcome {
     let mut rng = Rng::new(seed);
-    let plan = Plan::new(&mut rng);
+    let mut plan = Plan::new(&mut rng);
+    // not drawn: a seed without it is the seed that it was before there was compaction
+    plan.compaction = (seed % 2 == 0).then(|| Duration::from_secs(1 + seed % 20));
     let world = World::new(rng.fork());
     world.log(format_args!("{plan:?}"));
     let mut theatre = Theatre::new(plan, world, &mut rng, directory);
@@ -411,7 +416,10 @@ impl Theatre {
             spool_bytes_max: 64 << 20,
             guardrail_bytes: None,
             breaker: BreakerSettings { threshold: 10, window: Duration::from_secs(60) },
-            compaction: CompactionSettings::default(),
+            compaction: CompactionSettings {
+                interval: self.plan.compaction,
+                ..CompactionSettings::default()
+            },
         }
     }
 }

@@ -99,12 +99,12 @@ pub struct Rewritten {
 /// Errors of reading, sorting, encoding and uploading.
 pub async fn rewrite(
     lake: &LakeStore,
-    spec: RewriteSpec,
+    mut spec: RewriteSpec,
     options: RewriteOptions,
     is_stopped: impl Fn() -> bool,
 ) -> Result<Option<Rewritten>> {
-    let RewriteSpec { schema, inputs, .. } = &spec;
-    let (table, schema, inputs) = (schema.table.clone(), Arc::clone(schema), inputs.clone());
+    let inputs = std::mem::take(&mut spec.inputs);
+    let (table, schema) = (spec.schema.table.clone(), Arc::clone(&spec.schema));
     let mut rewriter = blocking(&table, move || Rewriter::new(spec, options)).await?;
     let mut files = Vec::new();
     for RewriteInput { location, deleted } in inputs {
