@@ -21,6 +21,7 @@ use crate::fence::{Breaker, Fence, raise_generation};
 use crate::lake::Lake;
 use crate::lease::Lease;
 use crate::open_lane::index_directory;
+use crate::promotion::adopt_staging;
 use crate::recover::{committed_state, complete_changelogs};
 
 /// How long the daemon may take to note the request.
@@ -140,6 +141,7 @@ async fn alone(
     crate::spool::clear(&settings.lake.state_dir)?;
     clear_patches(&settings.lake.state_dir)?;
     let mut state = take_over(settings, &lake).await?;
+    adopt_staging(&mut state).await?;
     complete_changelogs(&mut state).await?;
     let workshop = Workshop {
         settings: settings.compaction.clone(),
