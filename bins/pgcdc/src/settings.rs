@@ -9,9 +9,9 @@ use cdc_governance::{RuleText, TableRules, TagPolicy};
 use cdc_iceberg::TableNaming;
 use cdc_manifest::{PromotionMode, RawRetention};
 use cdc_pipeline::{
-    BreakerSettings, CompactSettings, CompactionSettings, Compression, DaemonSettings, Failover, FlushSettings, InitSettings,
-    LakeSettings, OnError, RefSettings, ReplicationSettings, Streaming, TableLabels, TruncateMode,
-    TypeSettings, VerifySettings,
+    BreakerSettings, CompactSettings, CompactionSettings, Compression, DaemonSettings, Failover,
+    FlushSettings, InitSettings, LakeSettings, OnError, RefSettings, ReplicationSettings,
+    Streaming, TableLabels, TruncateMode, TypeSettings, VerifySettings,
 };
 use cdc_runtime as conf;
 use cdc_runtime::Config;

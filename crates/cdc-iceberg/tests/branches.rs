@@ -140,10 +140,7 @@ async fn deleted_rows_are_found_by_file_and_by_who_names_them() {
     let counts: Vec<u64> =
         live.data_files.iter().map(|file| deleted.count(&file.location)).collect();
     assert_eq!(counts, [1, 1, 1, 0]);
-    let named: Vec<usize> = live
-        .delete_files
-        .iter()
-        .map(|delete| deleted.named_by[&delete.location].len())
-        .collect();
+    let named: Vec<usize> =
+        live.delete_files.iter().map(|delete| deleted.named_by[&delete.location].len()).collect();
     assert_eq!(named, [2, 1]);
 }

@@ -264,9 +264,10 @@ impl CommitState {
         after: &cdc_iceberg::Table,
     ) {
         let Some(label) = self.lake.meters.of(table) else { return };
-        let forgotten = before.metadata.snapshots().filter(|snapshot| {
-            after.metadata.snapshot_by_id(snapshot.snapshot_id()).is_none()
-        });
+        let forgotten = before
+            .metadata
+            .snapshots()
+            .filter(|snapshot| after.metadata.snapshot_by_id(snapshot.snapshot_id()).is_none());
         let expired = self.lake.meters.snapshots_expired.get_or_create(&label);
         expired.inc_by(forgotten.count() as u64);
     }

@@ -7,9 +7,7 @@ use std::time::Instant;
 use cdc_core::{Epoch, TableName, UnrepresentablePolicy};
 use cdc_iceberg::{LiveFile, live_files, load_position_deletes};
 use cdc_manifest::layout;
-use cdc_sink::index::{
-    IdentityHasher, IndexBuilder, IndexOptions, IndexStamp, KeyIndex, Opened,
-};
+use cdc_sink::index::{IdentityHasher, IndexBuilder, IndexOptions, IndexStamp, KeyIndex, Opened};
 use cdc_sink::{
     DeltaContext, DeltaOptions, DeltaWriter, FileCompression, RebuildFile, rebuild_index,
 };

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use cdc_core::{Lsn, TableName, TableSchema};
 use cdc_iceberg::{
-    CommitKind, CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry, live_files,
+    CommitKind, CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry,
+    live_files,
 };
 use cdc_manifest::{Manifest, TableEntry, Versioned};
 use futures::{StreamExt, TryStreamExt, stream};

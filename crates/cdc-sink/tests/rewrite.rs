@@ -86,9 +86,9 @@ impl Work {
     fn ids(&self, rewritten: &Rewritten) -> Vec<Vec<i64>> {
         let of_file = |key: &str| {
             let batches = self.lake.rows(key);
-            let ids = batches.iter().flat_map(|batch| {
-                batch.column(0).as_primitive::<Int64Type>().values().to_vec()
-            });
+            let ids = batches
+                .iter()
+                .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec());
             ids.collect()
         };
         rewritten.files.iter().map(|file| of_file(&file.key)).collect()
@@ -126,10 +126,9 @@ fn scattered_rows_become_few_sorted_files_and_the_index_follows() {
         deleted: deleted.iter().collect(),
     };
     let mut index = work.index("index", locations.iter().map(rebuild).collect());
-    let inputs = locations.iter().map(|location| RewriteInput {
-        location: location.clone(),
-        deleted: deleted.clone(),
-    });
+    let inputs = locations
+        .iter()
+        .map(|location| RewriteInput { location: location.clone(), deleted: deleted.clone() });
     let rewritten = work.rewrite(inputs.collect(), index.hasher());
     assert!(rewritten.is_patch_whole);
 
@@ -147,8 +146,7 @@ fn scattered_rows_become_few_sorted_files_and_the_index_follows() {
     assert!(rewritten.files[0].key.starts_with("public.t/base/base_000009-01/part-"));
 
     let wanted = hashes(&live, index.hasher());
-    let gone: Vec<i64> =
-        (0..ROWS).filter(|id| live.binary_search(id).is_err()).take(50).collect();
+    let gone: Vec<i64> = (0..ROWS).filter(|id| live.binary_search(id).is_err()).take(50).collect();
     let gone = hashes(&gone, index.hasher());
     let places = place_of(&work, &rewritten, &found);
     let by_patch = rewritten.patch.lookup_many(&wanted, 1).unwrap();

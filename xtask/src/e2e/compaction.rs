@@ -160,7 +160,8 @@ fn in_the_daemon(env: &Env<'_>) -> Result<()> {
     lab.init()?;
     let oracle = Oracle::watch(lab.database())?;
     let daemon = lab.start()?;
-    let base = |manifest: &Value| manifest["tables"]["public.pgbench_accounts"]["base_epoch"].clone();
+    let base =
+        |manifest: &Value| manifest["tables"]["public.pgbench_accounts"]["base_epoch"].clone();
     let first = base(&lab.manifest()?);
     for _ in 0..10 {
         lab.database().pgbench(&["-n", "-c", "2", "-t", "150"])?;
@@ -176,7 +177,8 @@ fn in_the_daemon(env: &Env<'_>) -> Result<()> {
         let current = &metadata["current-snapshot-id"];
         let head = metadata["snapshots"].as_array().into_iter().flatten();
         let head = head.clone().find(|snapshot| snapshot["snapshot-id"] == *current);
-        let files = head.and_then(|head| head["summary"]["total-data-files"].as_str()?.parse::<u64>().ok());
+        let files =
+            head.and_then(|head| head["summary"]["total-data-files"].as_str()?.parse::<u64>().ok());
         Ok(files.is_some_and(|files| files < 10))
     })?;
     lab.expect_equal(Expected::Changes(&oracle.counts()?))?;

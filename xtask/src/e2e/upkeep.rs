@@ -65,10 +65,9 @@ fn expiry(env: &Env<'_>) -> Result<()> {
     std::thread::sleep(Duration::from_millis(1200));
     lab.database().execute("UPDATE items SET v = 'end'")?;
     lab.settle(&daemon)?;
-    for (field, named) in [
-        ("metadata_location", "snapshot_id"),
-        ("changes_metadata_location", "changes_snapshot_id"),
-    ] {
+    for (field, named) in
+        [("metadata_location", "snapshot_id"), ("changes_metadata_location", "changes_snapshot_id")]
+    {
         let (metadata, _) = metadata(&lab, "public.items", field)?;
         let (found, pinned) = (snapshots(&metadata), pinned(&lab, "public.items", named)?);
         ensure!(found.is_superset(&pinned), "{field}: a ref names a snapshot that is gone");

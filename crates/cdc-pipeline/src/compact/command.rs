@@ -16,7 +16,7 @@ use super::report::{CompactReport, TableOutcome, TableResult};
 use super::settings::CompactSettings;
 use crate::Error;
 use crate::commit::CommitState;
-use crate::control::{CompactOrder, CompactState, Command, ControlClient};
+use crate::control::{Command, CompactOrder, CompactState, ControlClient};
 use crate::fence::{Breaker, Fence, raise_generation};
 use crate::lake::Lake;
 use crate::lease::Lease;
@@ -52,9 +52,10 @@ pub async fn compact(
     stop: &CancellationToken,
 ) -> Result<CompactReport, Error> {
     let lake = Lake::open(&settings.lake)?;
-    let manifest = lake.manifests.load().await?.ok_or_else(|| Error::NotInitialised {
-        root: lake.store.location().root().to_owned(),
-    })?;
+    let manifest =
+        lake.manifests.load().await?.ok_or_else(|| Error::NotInitialised {
+            root: lake.store.location().root().to_owned(),
+        })?;
     check_tables(&manifest.value, &request.tables)?;
     let order = Order {
         tables: request.tables.clone(),
@@ -150,7 +151,8 @@ async fn alone(
         state_dir: settings.lake.state_dir.clone(),
     };
     let mut report = CompactReport::default();
-    let tables: Vec<TableName> = state.manifest.value.active_tables().map(|(table, _)| table.clone()).collect();
+    let tables: Vec<TableName> =
+        state.manifest.value.active_tables().map(|(table, _)| table.clone()).collect();
     for table in tables.into_iter().filter(|table| is_wanted(&order, table)) {
         if stop.is_cancelled() {
             return Err(Error::CompactStopped);

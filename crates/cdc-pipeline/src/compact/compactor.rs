@@ -410,9 +410,8 @@ impl Run {
     /// The tables of the order, or all that are written.
     fn list(&mut self, manifest: &Manifest) {
         let all = manifest.active_tables().map(|(table, _)| table);
-        let wanted = all.filter(|table| {
-            self.order.tables.is_empty() || self.order.tables.contains(table)
-        });
+        let wanted =
+            all.filter(|table| self.order.tables.is_empty() || self.order.tables.contains(table));
         self.tables = wanted.map(|table| (table.clone(), 0)).collect();
     }
 }
@@ -444,9 +443,9 @@ impl Workshop {
             true => (entry.latest_delta_epoch > entry.base_epoch).then_some(Wanted::Complete),
         };
         let now = state.lake.clock.now();
-        let cutoff = order.retention.and_then(|retention| {
-            now.checked_sub_signed(TimeDelta::from_std(retention).ok()?)
-        });
+        let cutoff = order
+            .retention
+            .and_then(|retention| now.checked_sub_signed(TimeDelta::from_std(retention).ok()?));
         Ok(Job {
             lake: state.lake.clone(),
             table: table.clone(),

@@ -247,7 +247,8 @@ impl Job {
     fn measure(&self, live: &LiveFiles, deleted: &DeletedRows) {
         let meters = &self.lake.meters;
         let Some(label) = meters.of(&self.table) else { return };
-        let small = live.data_files.iter().filter(|file| self.thresholds.is_small(file.size)).count();
+        let small =
+            live.data_files.iter().filter(|file| self.thresholds.is_small(file.size)).count();
         let rows: u64 = live.data_files.iter().map(|file| deleted.count(&file.location)).sum();
         meters.small_files.get_or_create(&label).set(level(small));
         meters.live_delete_rows.get_or_create(&label).set(level(rows));

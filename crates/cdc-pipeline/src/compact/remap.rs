@@ -53,12 +53,14 @@ pub(super) async fn remap(
         let mut removed = Vec::with_capacity(hashes.len());
         for (hash, positions) in wanted.iter().zip(found.iter()) {
             let Some(taken) = positions.get(..asked[hash]) else { return Ok((patch, None)) };
-            removed.extend(taken.iter().map(|position| Record { hash: *hash, position: *position }));
+            removed
+                .extend(taken.iter().map(|position| Record { hash: *hash, position: *position }));
         }
         Ok::<_, Error>((patch, Some(removed)))
     })
     .await;
-    let (patch, removed) = found.map_err(|source| Error::Worker { task: "compaction", source })??;
+    let (patch, removed) =
+        found.map_err(|source| Error::Worker { task: "compaction", source })??;
     let Some(removed) = removed else { return Ok(None) };
     for record in &removed {
         let Some(key) = record.position.file.key(table) else { return Ok(None) };

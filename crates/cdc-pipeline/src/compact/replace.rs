@@ -110,8 +110,7 @@ impl CommitState {
         if finished.compacted.is_none() && finished.purged == 0 {
             return Ok(finished);
         }
-        if let (Some(entry), Some(committed)) =
-            (next.tables.get_mut(table), self.tables.get(table))
+        if let (Some(entry), Some(committed)) = (next.tables.get_mut(table), self.tables.get(table))
         {
             point_at(entry, &committed.pair, self.lake.branch);
             entry.row_count = committed.pair.current.live_rows(self.lake.branch);
@@ -159,7 +158,8 @@ impl CommitState {
         let head = committed.head_id().ok_or_else(gone)?;
         let files = self.lake.tables.files();
         let wrong = || Error::iceberg(table);
-        let live = live_files(files, &current.metadata, head).await.map_err(wrong()).map_err(told)?;
+        let live =
+            live_files(files, &current.metadata, head).await.map_err(wrong()).map_err(told)?;
         let present: BTreeSet<&str> =
             live.data_files.iter().map(|file| file.location.as_str()).collect();
         let deletes: BTreeSet<&str> =
@@ -180,8 +180,8 @@ impl CommitState {
         let (store, schema) = (&self.lake.store, &committed.schema);
         let Rewrite { patch, inputs, .. } = rewrite;
         let remapped = remap(store, table, schema, &inputs, patch, &rows).await.map_err(told)?;
-        let remapped = remapped
-            .ok_or_else(|| "a row deleted meanwhile is not in the new files".to_owned())?;
+        let remapped =
+            remapped.ok_or_else(|| "a row deleted meanwhile is not in the new files".to_owned())?;
         let again = write_position_deletes(files, table, remapped.deletes).await;
         let again = again.map_err(wrong()).map_err(told)?;
         let compacted = Compacted {

@@ -51,9 +51,8 @@ impl Thresholds {
     fn choose(&self, files: &[Facts], delete_files: usize) -> Option<Vec<bool>> {
         let small = files.iter().filter(|file| self.is_small(file.size)).count();
         let has_many_small = small >= SMALL_FILES_MIN;
-        let is_chosen = |file: &Facts| {
-            self.is_worn(file) || (has_many_small && self.is_small(file.size))
-        };
+        let is_chosen =
+            |file: &Facts| self.is_worn(file) || (has_many_small && self.is_small(file.size));
         let chosen: Vec<bool> = files.iter().map(is_chosen).collect();
         let is_worth_it = chosen.contains(&true) || delete_files > DELETE_FILES_MAX;
         is_worth_it.then_some(chosen)
@@ -95,11 +94,8 @@ mod tests {
     /// Files of 100 rows: size in MiB, deleted rows.
     fn choose(files: &[(u64, u64)], delete_files: usize) -> Option<Vec<bool>> {
         let thresholds = Thresholds { target_file_bytes: 64 * MIB, max_delete_ratio: 0.2 };
-        let facts = |(size, deleted): &(u64, u64)| Facts {
-            size: size * MIB,
-            rows: 100,
-            deleted: *deleted,
-        };
+        let facts =
+            |(size, deleted): &(u64, u64)| Facts { size: size * MIB, rows: 100, deleted: *deleted };
         thresholds.choose(&files.iter().map(facts).collect::<Vec<_>>(), delete_files)
     }
 

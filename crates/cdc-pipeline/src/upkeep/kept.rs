@@ -38,7 +38,10 @@ impl Kept {
             Ok(()) => self.refreshed = Some(Instant::now()),
             Err(error) => {
                 self.refreshed = None;
-                tracing::warn!(error = cdc_core::chain(&error), "refs not read, no snapshot expires");
+                tracing::warn!(
+                    error = cdc_core::chain(&error),
+                    "refs not read, no snapshot expires"
+                );
             }
         }
     }

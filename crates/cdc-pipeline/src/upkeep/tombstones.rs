@@ -36,20 +36,15 @@ pub(crate) async fn plan_purge(
     let Some(head) = pair.changes.head_id(lake.branch) else { return Ok(None) };
     let live = live_files(lake.tables.files(), &pair.changes.metadata, head).await;
     let live = live.map_err(Error::iceberg(table))?;
-    let mut plan = PurgePlan {
-        files: BTreeSet::new(),
-        rows: 0,
-        epoch_to: Epoch(0),
-        lsn_to: Lsn::ZERO,
-    };
+    let mut plan =
+        PurgePlan { files: BTreeSet::new(), rows: 0, epoch_to: Epoch(0), lsn_to: Lsn::ZERO };
     // files are in the order of their commits, which is that of their epochs
     for file in live.data_files {
-        let upper = |column: meta::MetaColumn| {
-            match column_bounds(&file.file, column.field_id).upper {
+        let upper =
+            |column: meta::MetaColumn| match column_bounds(&file.file, column.field_id).upper {
                 Some(BoundValue::Int64(value)) => Some(value),
                 _ => None,
-            }
-        };
+            };
         let (Some(newest), Some(epoch), Some(lsn)) =
             (upper(meta::COMMIT_TS), upper(meta::EPOCH), upper(meta::COMMIT_LSN))
         else {
@@ -70,11 +65,7 @@ impl CommitState {
     /// Takes the files of a plan out of the changelog, after the manifest says from where on it is
     /// complete: a reader may be told too early that changes are gone, never too late. The objects
     /// stay: the current state may have rows in them, and older cuts may need them.
-    pub(crate) async fn purge(
-        &mut self,
-        table: &TableName,
-        plan: &PurgePlan,
-    ) -> Result<(), Error> {
+    pub(crate) async fn purge(&mut self, table: &TableName, plan: &PurgePlan) -> Result<(), Error> {
         let mut next = self.manifest.value.clone();
         let init_lsn = next.source.init_lsn;
         if let Some(entry) = next.tables.get_mut(table) {

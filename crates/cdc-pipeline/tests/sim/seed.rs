@@ -10,8 +10,9 @@ use cdc_governance::{RuleText, TableRules};
 use cdc_iceberg::{Catalog, MemoryCatalog, TableNaming};
 use cdc_manifest::{LakeStore, PromotionMode, RawRetention, StorageSpec};
 use cdc_pipeline::{
-    BreakerSettings, CompactionSettings, Components, Compression, DaemonSettings, Error, Failover, FlushSettings,
-    LakeSettings, RefSettings, ReplicationSettings, Streaming, TruncateMode, TypeSettings,
+    BreakerSettings, CompactionSettings, Components, Compression, DaemonSettings, Error, Failover,
+    FlushSettings, LakeSettings, RefSettings, ReplicationSettings, Streaming, TruncateMode,
+    TypeSettings,
 };
 use cdc_wal::{Connector, Endpoint};
 use object_store::memory::InMemory;

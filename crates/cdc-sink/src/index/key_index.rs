@@ -326,10 +326,8 @@ pub(super) fn lookup<'r>(
     let mut order: Vec<usize> = (0..hashes.len()).collect();
     order.sort_unstable_by_key(|&index| hashes[index]);
     let mut cursors: Vec<Cursor<'_>> = newest_first.map(Cursor::new).collect();
-    let mut found = Lookups {
-        ranges: vec![(0, 0); hashes.len()],
-        positions: Vec::with_capacity(hashes.len()),
-    };
+    let mut found =
+        Lookups { ranges: vec![(0, 0); hashes.len()], positions: Vec::with_capacity(hashes.len()) };
     let mut last: Option<(u128, (usize, usize))> = None;
     for index in order {
         let hash = hashes[index];

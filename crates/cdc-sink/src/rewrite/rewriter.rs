@@ -144,11 +144,7 @@ pub async fn rewrite(
 }
 
 /// Uploads what is complete.
-async fn upload(
-    lake: &LakeStore,
-    rewriter: &mut Rewriter,
-    files: &mut Vec<NewFile>,
-) -> Result<()> {
+async fn upload(lake: &LakeStore, rewriter: &mut Rewriter, files: &mut Vec<NewFile>) -> Result<()> {
     for file in std::mem::take(&mut rewriter.complete) {
         file.upload(lake).await?;
         let size = file.body.size();
