@@ -180,8 +180,9 @@ def check_shape(table, request_table, request, problems):
     if reached != sorted(reached):
         problems.append(f"{name}: a snapshot moves the table backwards: {reached}")
     # a flush that died may leave files that nothing names; its successor takes other names
-    # and a table that has forgotten its first snapshot has files of flushes it no longer tells of
-    is_part = request["orphans"] or all(s.parent_snapshot_id is not None for s in history)
+    # and a table that has forgotten snapshots has files of flushes it no longer tells of
+    known = {snapshot.snapshot_id for snapshot in history} | {None}
+    is_part = request["orphans"] or any(s.parent_snapshot_id not in known for s in history)
     is_matched = set(flushes) <= epochs if is_part else set(flushes) == epochs
     if any(n > 1 for n in flushes.values()) or not is_matched:
         problems.append(f"{name}: flush snapshots of epochs {sorted(flushes.elements())}, delta files of {sorted(epochs)}")

@@ -167,8 +167,9 @@ fn in_the_daemon(env: &Env<'_>) -> Result<()> {
         lab.database().pgbench(&["-n", "-c", "2", "-t", "150"])?;
     }
     lab.settle(&daemon)?;
-    let complete = daemon.log().matches("\"compaction complete\"").count();
-    ensure!(complete >= 2, "{complete} runs in {}", daemon.log_end());
+    lab.wait_until(&daemon, "two runs", |_| {
+        Ok(daemon.log().matches("\"compaction complete\"").count() >= 2)
+    })?;
     lab.wait_until(&daemon, "a small table to be in few files", |manifest| {
         let tellers = &manifest["tables"]["public.pgbench_tellers"];
         let location = tellers["metadata_location"].as_str().context("no metadata")?;
@@ -184,7 +185,9 @@ fn in_the_daemon(env: &Env<'_>) -> Result<()> {
     lab.expect_equal(Expected::Changes(&oracle.counts()?))?;
     // only a command makes complete bases
     ensure!(base(&lab.manifest()?) == first, "base_epoch moved");
-    ensure!(!daemon.log().contains("index rebuilt"), "{}", daemon.log_end());
+    // each index once, when its first change came
+    let rebuilt = daemon.log().matches("\"index rebuilt\"").count();
+    ensure!(rebuilt <= 5, "{rebuilt} indexes were rebuilt: {}", daemon.log_end());
     let metrics = daemon.metrics()?;
     ensure!(metrics.get("pgcdc_compact_duration_seconds_count") >= 2.0, "no run is counted");
     ensure!(metrics.get("pgcdc_compact_staleness_seconds") < 60.0, "stale");

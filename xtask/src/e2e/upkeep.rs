@@ -36,7 +36,7 @@ fn snapshots(metadata: &Value) -> BTreeSet<i64> {
 fn pinned(lab: &Lab, table: &str, field: &str) -> Result<BTreeSet<i64>> {
     let mut pinned = BTreeSet::new();
     let mut note = |cut: &Value| {
-        let id = cut["tables"][table][field].as_str().and_then(|id| id.parse().ok());
+        let id: Option<i64> = cut["tables"][table][field].as_str().and_then(|id| id.parse().ok());
         pinned.extend(id);
     };
     let refs: Value = serde_json::from_slice(&fs::read(lab.lake().join("refs.json"))?)?;

@@ -127,7 +127,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let keys = ["t/a".to_owned(), "t/b".to_owned(), "t2/c".to_owned()];
         let grace = Duration::from_secs(3600);
-        let mut sweep = |now: &str, keys: &[String], prefix: &str| {
+        let sweep = |now: &str, keys: &[String], prefix: &str| {
             let mut sightings = Sightings::open(dir.path(), at(now)).unwrap();
             let ripe = sightings.note(keys, due(at(now), grace)).unwrap();
             sightings.forget_unseen(prefix).unwrap();
