@@ -66,35 +66,45 @@ pub(super) async fn unknown_schemas(control: &Control, schemas: &[String]) -> Re
     rows.iter().map(|row| get(row, 0)).collect()
 }
 
+const RELATIONS: &str = "\
+SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, \
+  c.relpersistence::text, c.relreplident::text, c.reltuples, \
+  coalesce(pg_catalog.pg_relation_size(c.oid), 0), rn.nspname::text, r.relname::text \
+FROM pg_catalog.pg_class c \
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+LEFT JOIN pg_catalog.pg_class r ON c.relispartition \
+  AND r.oid = pg_catalog.pg_partition_root(c.oid) \
+LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace \
+WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'";
+
+/// The tables of some schemas.
 pub(super) async fn relations(control: &Control, schemas: &[String]) -> Result<Vec<RelationRow>> {
-    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, \
-                 c.relpersistence::text, c.relreplident::text, c.reltuples, \
-                 coalesce(pg_catalog.pg_relation_size(c.oid), 0), rn.nspname::text, r.relname::text \
-               FROM pg_catalog.pg_class c \
-               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-               LEFT JOIN pg_catalog.pg_class r ON c.relispartition \
-                 AND r.oid = pg_catalog.pg_partition_root(c.oid) \
-               LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace \
-               WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'f') \
-                 AND c.relpersistence <> 't' \
-               ORDER BY n.nspname, c.relname";
-    let read = |row: &Row| -> Result<RelationRow> {
-        let root_schema: Option<String> = get(row, 8)?;
-        let root_name: Option<String> = get(row, 9)?;
-        Ok(RelationRow {
-            oid: get(row, 0)?,
-            schema: get(row, 1)?,
-            name: get(row, 2)?,
-            kind: get(row, 3)?,
-            persistence: get(row, 4)?,
-            replica_identity: get(row, 5)?,
-            estimated_rows: get(row, 6)?,
-            heap_bytes: get(row, 7)?,
-            root: root_schema.zip(root_name),
-        })
-    };
-    let rows = control.query("list the tables", sql, &[&schemas]).await?;
-    rows.iter().map(read).collect()
+    let sql = format!("{RELATIONS} AND n.nspname = ANY($1) ORDER BY n.nspname, c.relname");
+    let rows = control.query("list the tables", &sql, &[&schemas]).await?;
+    rows.iter().map(relation_row).collect()
+}
+
+/// The tables with these OIDs, as far as they are there.
+pub(super) async fn relations_of(control: &Control, oids: &[u32]) -> Result<Vec<RelationRow>> {
+    let sql = format!("{RELATIONS} AND c.oid = ANY($1) ORDER BY n.nspname, c.relname");
+    let rows = control.query("look tables up", &sql, &[&oids]).await?;
+    rows.iter().map(relation_row).collect()
+}
+
+fn relation_row(row: &Row) -> Result<RelationRow> {
+    let root_schema: Option<String> = get(row, 8)?;
+    let root_name: Option<String> = get(row, 9)?;
+    Ok(RelationRow {
+        oid: get(row, 0)?,
+        schema: get(row, 1)?,
+        name: get(row, 2)?,
+        kind: get(row, 3)?,
+        persistence: get(row, 4)?,
+        replica_identity: get(row, 5)?,
+        estimated_rows: get(row, 6)?,
+        heap_bytes: get(row, 7)?,
+        root: root_schema.zip(root_name),
+    })
 }
 
 pub(super) async fn leaves(control: &Control, oids: &[u32]) -> Result<Vec<LeafRow>> {

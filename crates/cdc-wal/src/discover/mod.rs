@@ -8,8 +8,11 @@
 mod assemble;
 mod catalog;
 mod resolve;
+mod shape;
 
 use cdc_core::SourceTable;
+
+pub use shape::{Attribute, TableShape};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
