@@ -46,6 +46,9 @@ pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
             max_bytes: bytes(flush.max_bytes),
             parallel_workers: count(flush.parallel_workers),
             drain_timeout: Duration::from_secs(flush.drain_timeout_sec),
+            schema_reconcile_interval: Some(Duration::from_secs(
+                flush.schema_reconcile_interval_sec,
+            )),
         },
         refs: refs(config),
         buffer_bytes_max: bytes(config.limits.buffer_bytes),

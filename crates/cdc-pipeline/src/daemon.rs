@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use cdc_core::{Clock, ErrorKind, Lsn};
 use cdc_manifest::{LiveState, Manifest};
-use cdc_wal::{Connector, ResumePoint, Source, StreamOptions, WalStream};
+use cdc_wal::{Connector, ResumePoint, Source, SourceOptions, StreamOptions, WalStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,8 +20,9 @@ use crate::Error;
 use crate::batch::reconnect_delay;
 use crate::commit::CommitState;
 use crate::control::{ASKS_WAITING_MAX, Ask, ControlServer};
+use crate::evolve::{SchemaWatch, SourceCatalog};
 use crate::fence::{Breaker, Fence, fenced, raise_generation};
-use crate::ingest::{Ingest, Start};
+use crate::ingest::{Ingest, Schemas, Start};
 use crate::lake::{Components, Lake};
 use crate::lanes::Lanes;
 use crate::lease::{Lease, host};
@@ -77,8 +78,7 @@ pub async fn run(
     let writer = tokio::spawn(writer.run(live_stop.clone()));
     let control = tokio::spawn(control.run(live_stop.clone()));
     let mut ends = Ends { live, asks };
-    let source = source.connector();
-    let mut daemon = Daemon { settings, source, lake, breaker, stop, fence: None };
+    let mut daemon = Daemon { settings, source: source.clone(), lake, breaker, stop, fence: None };
     let result = daemon.sessions(&mut ends).await;
     if let Err(error) = &result {
         tell_end(settings, &daemon.lake.meters, error);
@@ -110,6 +110,7 @@ pub async fn follow(
     let breaker = Arc::new(Breaker::new(settings.breaker));
     let (live, _) = watch::channel(first_facts(&manifest));
     let (_nobody, asks) = mpsc::channel(ASKS_WAITING_MAX);
+    let source = Source::from_connector(source.clone(), SourceOptions::default());
     let mut daemon = Daemon { settings, source, lake, breaker, stop, fence: None };
     daemon.sessions(&mut Ends { live, asks }).await
 }
@@ -149,7 +150,7 @@ fn tell_end(settings: &DaemonSettings, meters: &Meters, error: &Error) {
 /// What all sessions of one process share.
 struct Daemon<'d> {
     settings: &'d DaemonSettings,
-    source: &'d Connector,
+    source: Source,
     lake: Lake,
     breaker: Arc<Breaker>,
     stop: &'d CancellationToken,
@@ -243,7 +244,8 @@ impl Daemon<'_> {
             tracing::info!(%commit_lsn, %furthest, "tables stand ahead of the manifest");
         }
         let lanes = Lanes::new(opener, settings.replication.types.on_error, &state);
-        let start = Start { stream, state, lanes, catch_up };
+        let schemas = self.schemas(manifest, &lanes);
+        let start = Start { stream, state, lanes, catch_up, schemas };
         let ingest = Ingest::new(settings, start, self.stop.clone(), ends.live.clone())
             .answering(&mut ends.asks);
         let drain_timeout = settings.flush.drain_timeout;
@@ -254,6 +256,20 @@ impl Daemon<'_> {
                 Err(Error::DrainTimeout { seconds: drain_timeout.as_secs() })
             }
         }
+    }
+
+    /// What follows changes of tables, with a regular look at the catalog beside it.
+    fn schemas(&self, manifest: &Manifest, lanes: &Lanes) -> Schemas {
+        let publication = manifest.source.publication.as_str();
+        let schemas = Schemas::new(self.source.clone(), publication);
+        let Some(interval) = self.settings.flush.schema_reconcile_interval else { return schemas };
+        let catalog = SourceCatalog::new(self.source.clone(), publication);
+        let types = self.settings.replication.types.clone();
+        let (task, ends) = SchemaWatch::new(catalog, types, interval, self.lake.meters.clone());
+        ends.known.send_replace(lanes.known());
+        // it ends with the ingest loop's ends of its channels
+        tokio::spawn(task.run());
+        schemas.watching(ends)
     }
 
     /// The lake as it is, read only.
@@ -289,7 +305,7 @@ impl Daemon<'_> {
             .min(self.settings.buffer_bytes_max / STREAM_BUFFER_PART)
             .max(STREAM_BUFFER_BYTES_MIN);
         options.spool = crate::spool::options(self.settings)?;
-        Ok(WalStream::open(self.source, at, options).await?)
+        Ok(WalStream::open(self.source.connector(), at, options).await?)
     }
 
     /// Raises the generation: from now on a daemon of an older one cannot commit. That the slot is

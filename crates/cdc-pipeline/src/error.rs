@@ -218,6 +218,12 @@ pub enum Error {
         /// What differs.
         detail: String,
     },
+    /// The source's catalog did not answer.
+    #[error("the catalog of the source did not answer within {seconds} s")]
+    CatalogTimeout {
+        /// The limit.
+        seconds: u64,
+    },
     /// `replication.truncate: halt` and a TRUNCATE arrived.
     #[error(
         "table {table} was truncated on the source at {lsn}; hint: `replication.truncate: halt` stops here; set it to apply or ignore to go on"
@@ -397,6 +403,7 @@ impl Error {
             | Error::OutcomeUnknown { .. }
             | Error::TableMoved { .. }
             | Error::LakeMoved
+            | Error::CatalogTimeout { .. }
             | Error::StreamEnded => ErrorKind::Transient,
             Error::ForeignCommit { .. } => ErrorKind::Conflict,
             Error::Worker { .. } | Error::NotEncoded { .. } | Error::OutsideTransaction { .. } => {

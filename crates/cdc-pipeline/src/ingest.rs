@@ -9,6 +9,8 @@
 //! exact cut, a record of what was verified) come in as actions too. An error ends the session
 //! with nothing confirmed beyond the last receipt; the next session starts at the manifest.
 
+mod schema;
+
 use std::time::Duration;
 
 use cdc_core::{ChangePosition, Epoch, Lsn, RowChange, TableName, failpoint};
@@ -24,6 +26,7 @@ use crate::batch::Batch;
 use crate::commit::{BatchName, CommitState, FlushReceipt};
 use crate::control::{Ask, Command, Reply, VerifiedRecord};
 use crate::cut::{CutState, grant};
+use crate::evolve::Found;
 use crate::flush::{FlushJob, Flushed};
 use crate::lanes::Lanes;
 use crate::live::LiveFacts;
@@ -31,6 +34,8 @@ use crate::meters::{Meters, level};
 use crate::recover::CatchUp;
 use crate::settings::{DaemonSettings, TruncateMode};
 use crate::{Error, quarantine};
+
+pub(crate) use self::schema::Schemas;
 
 /// Shortest time between two manifest writes that only raise the covered position.
 const COVER_INTERVAL: Duration = Duration::from_secs(30);
@@ -67,6 +72,7 @@ pub(crate) struct Ingest<'s> {
     cut: CutState<'s>,
     /// What is to be noted in the manifest once no flush runs.
     verified: Option<(VerifiedRecord, Reply)>,
+    schemas: Schemas,
     meters: Meters,
     /// What of the reader's waits for room is counted already.
     counted_waits: (u64, Duration),
@@ -111,6 +117,7 @@ enum Action {
     Drain,
     Asked(Ask),
     HoldOver,
+    Found(Box<Found>),
 }
 
 /// What a session starts from.
@@ -119,6 +126,7 @@ pub(crate) struct Start {
     pub(crate) state: CommitState,
     pub(crate) lanes: Lanes,
     pub(crate) catch_up: Option<CatchUp>,
+    pub(crate) schemas: Schemas,
 }
 
 impl<'s> Ingest<'s> {
@@ -128,7 +136,7 @@ impl<'s> Ingest<'s> {
         stop: CancellationToken,
         live: watch::Sender<LiveFacts>,
     ) -> Ingest<'s> {
-        let Start { stream, state, lanes, catch_up } = start;
+        let Start { stream, state, lanes, catch_up, schemas } = start;
         let meters = state.lake.meters.clone();
         let manifest = &state.manifest.value;
         live.send_modify(|live| live.last_error = quarantine::summary(manifest));
@@ -155,6 +163,7 @@ impl<'s> Ingest<'s> {
             live,
             cut: CutState::new(None),
             verified: None,
+            schemas,
             meters,
             counted_waits: (0, Duration::ZERO),
         }
@@ -211,6 +220,7 @@ impl<'s> Ingest<'s> {
             () = until(cover_due) => Ok(Action::CoverDue),
             () = until(self.cut.held_until()) => Ok(Action::HoldOver),
             ask = self.cut.next_ask() => Ok(Action::Asked(ask)),
+            found = self.schemas.next_found() => Ok(Action::Found(Box::new(found))),
             changed = self.progress.changed() => match changed {
                 Ok(()) => Ok(Action::Progress),
                 // the reader has ended; the stream tells why
@@ -265,6 +275,10 @@ impl<'s> Ingest<'s> {
                 self.cut.expire();
                 Ok(())
             }
+            Action::Found(found) => {
+                self.schemas.keep(*found);
+                if self.transaction.is_none() { self.apply_found().await } else { Ok(()) }
+            }
             Action::FlushDue | Action::CoverDue | Action::Progress => Ok(()),
         }
     }
@@ -279,6 +293,10 @@ impl<'s> Ingest<'s> {
             Command::Cut { hold, lsn } => self.cut.seek(hold, lsn, reply),
             Command::Release { hold } => self.cut.release(hold, reply),
             Command::RecordVerified(record) => self.verified = Some((record, reply)),
+            Command::Reconcile => {
+                self.schemas.look();
+                grant(reply, &());
+            }
         }
     }
 
@@ -294,15 +312,14 @@ impl<'s> Ingest<'s> {
                     lose_stream_at("s1")?;
                     self.idle = None;
                     self.caught_up_by(final_lsn);
+                    self.schemas.reach(final_lsn);
+                    self.apply_found().await?;
                     self.close_at_cut(final_lsn).await?;
                     now = Instant::now();
                     self.transaction = Some(Transaction { final_lsn, commit_micros, xid, seq: 0 });
                 }
                 Event::Relation(relation) => {
-                    let lost = self.lanes.describe(relation, self.batch.lsn_from).await?;
-                    if let Some(rows) = lost {
-                        self.batch.stop_table(rows, now);
-                    }
+                    self.lanes.describe(relation).await?;
                 }
                 Event::Change { relation, lsn, change } => {
                     self.change(relation, lsn, &change, now).await?;
@@ -316,6 +333,8 @@ impl<'s> Ingest<'s> {
                 }
                 Event::Idle(mark) => {
                     self.caught_up_by(mark.wal_end);
+                    self.schemas.reach(mark.wal_end);
+                    self.apply_found().await?;
                     self.idle = Some(Standstill { lsn: mark.wal_end, token: mark.token() });
                     self.close_at_cut(mark.wal_end).await?;
                     self.flush_if_due().await?;
@@ -336,6 +355,12 @@ impl<'s> Ingest<'s> {
         change: &RowChange<'_>,
         now: Instant,
     ) -> Result<(), Error> {
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Error::OutsideTransaction { lsn });
+        };
+        if self.lanes.is_unsettled(relation, transaction.final_lsn) {
+            self.settle(relation, now).await?;
+        }
         let Some(transaction) = &mut self.transaction else {
             return Err(Error::OutsideTransaction { lsn });
         };
@@ -449,6 +474,8 @@ impl<'s> Ingest<'s> {
             name,
             parts,
             rows: self.batch.rows,
+            evolved: self.lanes.evolved(),
+            filenodes: self.lanes.filenodes(),
             stops: self.lanes.take_stops(),
             on_error: self.settings.replication.types.on_error,
         };

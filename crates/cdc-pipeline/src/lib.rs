@@ -17,6 +17,8 @@ mod copy;
 mod cut;
 mod daemon;
 mod error;
+mod evolve;
+mod evolve_tables;
 mod fence;
 mod fence_tables;
 mod flush;

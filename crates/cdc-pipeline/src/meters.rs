@@ -41,6 +41,13 @@ pub(crate) struct OfColumn {
     column: String,
 }
 
+/// The labels of a change of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OfKind {
+    table: String,
+    kind: &'static str,
+}
+
 /// Why a session ended that another one follows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Reason {
@@ -109,6 +116,8 @@ pub(crate) struct Inner {
     pub(crate) toast_carried: Family<OfTable, Counter>,
     pub(crate) lossy_values: Family<OfColumn, Counter>,
     pub(crate) foreign_commits: Family<OfTable, Counter>,
+    pub(crate) schema_reconciles: Family<OfKind, Counter>,
+    pub(crate) reconcile_staleness: Seconds,
 }
 
 impl Default for Inner {
@@ -148,6 +157,8 @@ impl Default for Inner {
             toast_carried: Family::default(),
             lossy_values: Family::default(),
             foreign_commits: Family::default(),
+            schema_reconciles: Family::default(),
+            reconcile_staleness: Seconds::default(),
         }
     }
 }
@@ -248,6 +259,16 @@ impl Meters {
         );
         add.metric("lossy_values", "Values replaced as declared", &m.lossy_values);
         add.metric("foreign_commits", "Commits of others found on a table", &m.foreign_commits);
+        add.metric(
+            "schema_reconciles",
+            "Changes of a table on the source taken over, by kind",
+            &m.schema_reconciles,
+        );
+        add.metric(
+            "reconcile_staleness_seconds",
+            "Seconds since the tables were last compared with the catalog",
+            &m.reconcile_staleness,
+        );
     }
 
     /// The label of a table, if tables are labelled.
@@ -258,6 +279,11 @@ impl Meters {
     /// The labels of a column, if tables are labelled.
     pub(crate) fn of_column(&self, table: &TableName, column: &str) -> Option<OfColumn> {
         Some(OfColumn { table: self.table_label(table)?, column: column.to_owned() })
+    }
+
+    /// The labels of a change of a table, if tables are labelled.
+    pub(crate) fn of_kind(&self, table: &TableName, kind: &'static str) -> Option<OfKind> {
+        Some(OfKind { table: self.table_label(table)?, kind })
     }
 
     fn table_label(&self, table: &TableName) -> Option<String> {
@@ -367,6 +393,7 @@ mod tests {
             family.get_or_create(&label);
         }
         meters.lossy_values.get_or_create(&meters.of_column(&table(), "c").unwrap());
+        meters.schema_reconciles.get_or_create(&meters.of_kind(&table(), "add").unwrap());
         meters.flushed(true);
         meters.resolved(true);
         meters.stage("refs", Duration::from_millis(1));

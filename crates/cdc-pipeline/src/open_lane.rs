@@ -2,9 +2,10 @@
 //! the key columns of the live files.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
-use cdc_core::{Epoch, TableName, UnrepresentablePolicy};
+use cdc_core::{Epoch, TableName, TableSchema, UnrepresentablePolicy};
 use cdc_iceberg::{Branch, LiveFile, live_files, load_position_deletes};
 use cdc_manifest::layout;
 use cdc_sink::index::{IndexBuilder, IndexOptions, IndexStamp, KeyIndex, Opened};
@@ -41,14 +42,16 @@ impl LaneOpener {
         self.policy
     }
 
-    /// A writer for the table as committed, and the first free part number of the epoch to come.
+    /// A writer for the table as committed, for changes of this schema, and the first free part number
+    /// of the epoch to come.
     pub(crate) async fn open(
         &self,
-        table: &TableName,
         committed: &CommittedTable,
+        schema: &Arc<TableSchema>,
         epoch: Epoch,
     ) -> Result<(DeltaWriter, u32), Error> {
-        let stamp = index_stamp(&self.lake_id, committed);
+        let table = &schema.table;
+        let stamp = index_stamp(&self.lake_id, committed, schema);
         let directory = self.state_dir.join("index").join(table.key_segment());
         let (dir, expected) = (directory.clone(), stamp.clone());
         let opened = blocking("index opening", move || {
@@ -58,7 +61,7 @@ impl LaneOpener {
         let index = match opened {
             Opened::Ready(index) => index,
             Opened::Stale(_) | Opened::Absent => {
-                self.rebuild(table, committed, directory, stamp).await?
+                self.rebuild(committed, schema, directory, stamp).await?
             }
         };
         let context = DeltaContext {
@@ -87,11 +90,12 @@ impl LaneOpener {
     /// The index anew, from the identity columns of the live rows.
     async fn rebuild(
         &self,
-        table: &TableName,
         committed: &CommittedTable,
+        schema: &Arc<TableSchema>,
         directory: PathBuf,
         stamp: IndexStamp,
     ) -> Result<KeyIndex, Error> {
+        let table = &schema.table;
         let wrong = || Error::iceberg(table);
         let current = &committed.pair.current;
         let files = match current.head_id(self.lake.branch) {
@@ -120,8 +124,7 @@ impl LaneOpener {
         })
         .await?;
         let count = files.len();
-        let index =
-            rebuild_index(&self.lake.store, &committed.schema, files, builder, stamp).await?;
+        let index = rebuild_index(&self.lake.store, schema, files, builder, stamp).await?;
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(%table, files = count, records = index.records(), duration_ms, "index rebuilt");
         Ok(index)

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use cdc_core::{Lsn, TableName, TableSchema};
 use cdc_iceberg::{
-    CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry, live_files,
+    Branch, CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry, live_files,
 };
-use cdc_manifest::{Manifest, TableEntry, Versioned};
+use cdc_manifest::{Manifest, TableEntry, Versioned, parse_schema_record};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::Error;
@@ -52,15 +52,33 @@ pub(crate) async fn committed_state(
     let tables: BTreeMap<TableName, CommittedTable> = stream::iter(loads)
         .map(|(table, entry, schema)| async move {
             let pair = load_pair(this, &table, &entry).await?;
-            Ok::<_, Error>((
-                table,
-                CommittedTable { schema: Arc::new(schema), pair, branch: this.branch },
-            ))
+            let committed = with_schema(&table, &entry, schema, pair, this.branch)?;
+            Ok::<_, Error>((table, committed))
         })
         .buffer_unordered(LOADS_MAX)
         .try_collect()
         .await?;
     Ok(CommitState { lake, fence, manifest, tables, refs, parallel_workers })
+}
+
+/// The table under the schema that its rows end with. One that a crash left ahead of the manifest may
+/// have a later schema than that; without rows under it, it is kept for the ids that it gave.
+fn with_schema(
+    table: &TableName,
+    entry: &TableEntry,
+    schema: TableSchema,
+    pair: TablePair,
+    branch: Branch,
+) -> Result<CommittedTable, Error> {
+    let record = pair.current.schema_record();
+    let record = record.map(|text| parse_schema_record(table, text)).transpose()?;
+    let later = record.filter(|later| later.version > schema.version);
+    let has_more = pair.current.newest_lsn_to(branch) > entry.lsn_to;
+    let (schema, ahead) = match later {
+        Some(later) if has_more => (later, None),
+        later => (schema, later.map(Arc::new)),
+    };
+    Ok(CommittedTable { schema: Arc::new(schema), pair, branch, ahead })
 }
 
 /// The furthest position that some table reached beyond the manifest.

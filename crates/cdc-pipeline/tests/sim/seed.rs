@@ -89,6 +89,7 @@ impl Plan {
                 max_bytes: usize::try_from(rng.between(2_000, 400_000)).unwrap_or(2_000),
                 parallel_workers: rng.index(4) + 1,
                 drain_timeout: Duration::from_secs(30),
+                schema_reconcile_interval: None,
             },
         }
     }

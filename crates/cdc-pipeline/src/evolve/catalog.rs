@@ -1,0 +1,65 @@
+//! The questions to the source's catalog, over a session of their own that is opened when it is needed.
+
+use std::future::Future;
+use std::time::Duration;
+
+use cdc_core::Lsn;
+use cdc_wal::{Control, Source, TableShape};
+
+use crate::Error;
+
+/// Longest time that one question may take. The stream waits meanwhile, and the server with it.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The catalog of the source.
+pub(crate) struct SourceCatalog {
+    source: Source,
+    publication: String,
+    control: Option<Control>,
+}
+
+impl SourceCatalog {
+    /// Opens nothing yet.
+    pub(crate) fn new(source: Source, publication: &str) -> SourceCatalog {
+        SourceCatalog { source, publication: publication.to_owned(), control: None }
+    }
+
+    /// The tables as they are now, those that are gone left out.
+    pub(crate) async fn shapes(&mut self, oids: &[u32]) -> Result<Vec<TableShape>, Error> {
+        let control = self.take().await?;
+        let asked = within(control.shapes(oids)).await?;
+        self.control = Some(control);
+        Ok(asked)
+    }
+
+    /// One table with the position at which it is exactly so.
+    pub(crate) async fn shape_at(&mut self, oid: u32) -> Result<Option<(TableShape, Lsn)>, Error> {
+        let control = self.take().await?;
+        let asked = within(control.shape_at(oid)).await?;
+        self.control = Some(control);
+        Ok(asked)
+    }
+
+    /// Whether stored generated columns are in the stream.
+    pub(crate) async fn publishes_generated(&mut self) -> Result<bool, Error> {
+        let control = self.take().await?;
+        let state = within(control.publication(&self.publication)).await?;
+        self.control = Some(control);
+        Ok(state.is_some_and(|state| state.publishes_generated))
+    }
+
+    /// The session, out of its place: one whose question failed or was given up is not asked again.
+    async fn take(&mut self) -> Result<Control, Error> {
+        match self.control.take().filter(|control| !control.is_closed()) {
+            Some(control) => Ok(control),
+            None => within(self.source.connect()).await,
+        }
+    }
+}
+
+async fn within<T>(question: impl Future<Output = cdc_wal::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(QUESTION_TIMEOUT, question).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Error::CatalogTimeout { seconds: QUESTION_TIMEOUT.as_secs() }),
+    }
+}
