@@ -10,7 +10,7 @@ use cdc_iceberg::TableNaming;
 use cdc_manifest::{PromotionMode, RawRetention};
 use cdc_pipeline::{
     BreakerSettings, Compression, DaemonSettings, Failover, FlushSettings, InitSettings,
-    LakeSettings, OnError, RefSettings, ReplicationSettings, Streaming, TableLabels, TruncateMode,
+    LakeSettings, OnError, ReconcileSettings, RefSettings, ReplicationSettings, Streaming, TableLabels, TruncateMode,
     TypeSettings, VerifySettings,
 };
 use cdc_runtime as conf;
@@ -56,10 +56,7 @@ pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
         live_interval: Duration::from_secs_f64(config.freshness.live_interval_sec),
         heartbeat_interval: (heartbeat > 0).then(|| Duration::from_secs(heartbeat)),
         guardrail_bytes: (guardrail > 0).then_some(guardrail),
-        breaker: BreakerSettings {
-            threshold: flush.cas_breaker_threshold,
-            window: Duration::from_secs(flush.cas_breaker_window_sec),
-        },
+        breaker: breaker(config),
     })
 }
 
@@ -77,6 +74,30 @@ pub(crate) fn verify(config: &Config) -> Result<VerifySettings> {
         timeout: Duration::MAX,
         hold: VERIFY_HOLD,
     })
+}
+
+/// How long `reconcile --force` waits for the daemon.
+const RECONCILE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Settings of `reconcile`, over all tables and as a plan.
+pub(crate) fn reconcile(config: &Config) -> Result<ReconcileSettings> {
+    refuse_unsupported(config)?;
+    Ok(ReconcileSettings {
+        lake: lake(config)?,
+        replication: replication(config)?,
+        refs: refs(config),
+        breaker: breaker(config),
+        tables: Vec::new(),
+        force: false,
+        patience: RECONCILE_PATIENCE,
+    })
+}
+
+fn breaker(config: &Config) -> BreakerSettings {
+    BreakerSettings {
+        threshold: config.flush.cas_breaker_threshold,
+        window: Duration::from_secs(config.flush.cas_breaker_window_sec),
+    }
 }
 
 /// How tables appear in the labels of metrics.

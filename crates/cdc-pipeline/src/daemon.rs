@@ -34,6 +34,8 @@ use crate::recover::{committed_state, complete_changelogs, furthest_beyond};
 use crate::refs::make_up_refs;
 use crate::settings::DaemonSettings;
 
+/// How long somebody is waited for who holds the lease for a moment.
+const LEASE_PATIENCE: Duration = Duration::from_secs(30);
 /// Reconnects without progress before the daemon gives up.
 const RECONNECTS_MAX: u32 = 10;
 /// A stream that lasted this long counts as progress, also where an idle source moved nothing.
@@ -56,7 +58,7 @@ pub async fn run(
     meters: Meters,
 ) -> Result<(), Error> {
     let lake = Lake::open_metered(&settings.lake, meters)?;
-    let _lease = Lease::take(&settings.lake.state_dir)?;
+    let _lease = Lease::take_after(&settings.lake.state_dir, LEASE_PATIENCE).await?;
     crate::spool::clear(&settings.lake.state_dir)?;
     let manifest = manifest_of(settings, &lake).await?;
     let (asks_in, asks) = mpsc::channel(ASKS_WAITING_MAX);

@@ -75,6 +75,22 @@ pub enum Error {
         /// The lake's position.
         covered: Lsn,
     },
+    /// Without a daemon there are changes of rows that come before a change of their table.
+    #[error(
+        "the lake stands at {covered} and the source has changes behind it; hint: start the daemon, it applies a schema where it lies in the stream"
+    )]
+    BehindSchema {
+        /// The lake's position.
+        covered: Lsn,
+    },
+    /// The daemon did not apply a schema in time.
+    #[error(
+        "the schemas were not applied within {seconds} s; hint: see the daemon's log, it may be far behind the source"
+    )]
+    NotReconciled {
+        /// The limit.
+        seconds: u64,
+    },
     /// A table that was asked for is not in the lake.
     #[error("table {table} is not in the lake; hint: `pgcdc status --json` lists its tables")]
     UnknownTable {
@@ -387,7 +403,11 @@ impl Error {
             Error::Objects { source, .. } => cdc_manifest::object_kind(source),
             Error::Request { .. } => ErrorKind::Invalid,
             Error::UnknownTable { .. } => ErrorKind::NotFound,
-            Error::Refused { .. } | Error::NoAnswer | Error::Behind { .. } => ErrorKind::Transient,
+            Error::Refused { .. }
+            | Error::NoAnswer
+            | Error::Behind { .. }
+            | Error::BehindSchema { .. }
+            | Error::NotReconciled { .. } => ErrorKind::Transient,
             Error::VerifyTimeout { .. } | Error::VerifyStopped => ErrorKind::Transient,
             Error::Leased { .. }
             | Error::ManifestConflict

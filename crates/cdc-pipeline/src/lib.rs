@@ -37,6 +37,7 @@ mod plan;
 mod preflight;
 mod promotion;
 mod quarantine;
+mod reconcile;
 mod recover;
 mod refs;
 mod register;
@@ -57,6 +58,7 @@ pub use lake::Components;
 pub use lease::Lease;
 pub use meters::{Meters, TableLabels};
 pub use preflight::preflight;
+pub use reconcile::{ReconcileReport, ReconcileSettings, TablePlan, reconcile};
 pub use register::{Registered, register};
 pub use settings::{
     DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, OnError, RefSettings,
