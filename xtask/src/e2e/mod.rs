@@ -5,6 +5,7 @@ mod bad_input;
 mod connection;
 mod crash;
 mod edges;
+mod evolution;
 mod fencing;
 mod identity;
 mod memory;
@@ -105,6 +106,7 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         promotion::SCENARIOS,
         edges::SCENARIOS,
         types::SCENARIOS,
+        evolution::SCENARIOS,
         verify::SCENARIOS,
         bad_input::SCENARIOS,
         quarantine::SCENARIOS,
