@@ -10,8 +10,8 @@ use cdc_iceberg::TableNaming;
 use cdc_manifest::{PromotionMode, RawRetention};
 use cdc_pipeline::{
     BreakerSettings, Compression, DaemonSettings, Failover, FlushSettings, InitSettings,
-    LakeSettings, OnError, ReconcileSettings, RefSettings, ReplicationSettings, Streaming, TableLabels, TruncateMode,
-    TypeSettings, VerifySettings,
+    LakeSettings, OnError, ReconcileSettings, RefSettings, ReplicationSettings, Streaming,
+    TableLabels, TruncateMode, TypeSettings, VerifySettings,
 };
 use cdc_runtime as conf;
 use cdc_runtime::Config;

@@ -296,7 +296,9 @@ async fn a_higher_generation_fences_and_nothing_is_written() {
     let (mut state, _) = taken_over(Loss::Request, 0).await;
     rival(&state, |manifest| manifest.generation += 1).await;
     let before = stored(&state).await;
-    for attempt in [state.commit(&batch(1), &EpochContent::default()).await, state.cover(Lsn(0x5000)).await] {
+    for attempt in
+        [state.commit(&batch(1), &EpochContent::default()).await, state.cover(Lsn(0x5000)).await]
+    {
         let error = attempt.unwrap_err();
         assert!(matches!(error, Error::Fenced { found: 2, ours: 1, .. }), "{error}");
         assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -315,7 +317,9 @@ async fn an_epoch_of_somebody_else_ends_the_daemon() {
     })
     .await;
     let before = stored(&state).await;
-    for attempt in [state.commit(&batch(1), &EpochContent::default()).await, state.cover(Lsn(0x5000)).await] {
+    for attempt in
+        [state.commit(&batch(1), &EpochContent::default()).await, state.cover(Lsn(0x5000)).await]
+    {
         assert!(matches!(attempt.unwrap_err(), Error::ManifestConflict));
     }
     assert_eq!(stored(&state).await, before);

@@ -140,8 +140,7 @@ impl Job<'_> {
         let publishes_generated = catalog.publishes_generated().await?;
         let oids: Vec<u32> = wanted.iter().filter_map(|(_, entry)| entry.source_oid).collect();
         let shapes = catalog.shapes(&oids).await?;
-        let evolution =
-            Evolution { types: &self.settings.replication.types, publishes_generated };
+        let evolution = Evolution { types: &self.settings.replication.types, publishes_generated };
         let mut tables = BTreeMap::new();
         for (table, entry) in wanted {
             let schema = manifest.table_schema(table)?;
@@ -192,8 +191,7 @@ impl Job<'_> {
     async fn apply_alone(&self, plan: Plan) -> Result<(), Error> {
         let found = self.lake.manifests.require().await?;
         let (generation, manifest) = (found.value.generation, found.value.clone());
-        let fence =
-            Fence { generation, breaker: Arc::new(Breaker::new(self.settings.breaker)) };
+        let fence = Fence { generation, breaker: Arc::new(Breaker::new(self.settings.breaker)) };
         let lake = self.lake.clone();
         let mut state = committed_state(lake, fence, found, self.settings.refs, 1).await?;
         let behind = || Error::BehindSchema { covered: manifest.covered_lsn };
@@ -226,8 +224,7 @@ impl Job<'_> {
         let manifest = &state.manifest.value;
         let mut catalog = SourceCatalog::new(self.source.clone(), &manifest.source.publication);
         let publishes_generated = catalog.publishes_generated().await?;
-        let evolution =
-            Evolution { types: &self.settings.replication.types, publishes_generated };
+        let evolution = Evolution { types: &self.settings.replication.types, publishes_generated };
         let (mut content, mut until) = (EpochContent::default(), Lsn::ZERO);
         for (table, planned) in plan.pending() {
             let Some(committed) = state.tables.get(table) else { continue };
@@ -252,9 +249,9 @@ impl Job<'_> {
 impl Plan {
     /// What is to be applied.
     fn pending(&self) -> impl Iterator<Item = (&TableName, &Planned)> {
-        self.tables.iter().filter(|(_, planned)| {
-            !planned.plan.steps.is_empty() && planned.plan.blocked.is_none()
-        })
+        self.tables
+            .iter()
+            .filter(|(_, planned)| !planned.plan.steps.is_empty() && planned.plan.blocked.is_none())
     }
 
     fn report(self) -> ReconcileReport {

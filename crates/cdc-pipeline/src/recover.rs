@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use cdc_core::{Lsn, TableName, TableSchema};
 use cdc_iceberg::{
-    Branch, CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry, live_files,
+    Branch, CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry,
+    live_files,
 };
 use cdc_manifest::{Manifest, TableEntry, Versioned, parse_schema_record};
 use futures::{StreamExt, TryStreamExt, stream};

@@ -471,7 +471,9 @@ fn expect_identity(lab: &Lab, daemon: &Daemon) -> Result<()> {
         daemon.expect_alive()?;
         Ok((found(&lab.manifest()?) == wanted).then_some(()))
     })
-    .with_context(|| format!("the source has {wanted}, the lake {:?}", lab.manifest().map(|m| found(&m))))
+    .with_context(|| {
+        format!("the source has {wanted}, the lake {:?}", lab.manifest().map(|m| found(&m)))
+    })
 }
 
 fn toast(env: &Env<'_>) -> Result<()> {
@@ -506,11 +508,27 @@ fn unknown_rows(env: &Env<'_>) -> Result<()> {
     lab.set("flush.schema_reconcile_interval_sec", 1.into())?;
     let cases = [
         ("q_retyped", "ALTER TABLE q_retyped ALTER n TYPE text", "no longer integer but text"),
-        ("q_narrowed", "ALTER TABLE q_narrowed ALTER v TYPE varchar(3) USING left(v, 3)", "older rows may differ"),
-        ("q_json", "ALTER TABLE q_json ALTER v TYPE jsonb USING to_jsonb(v)", "older rows may differ"),
-        ("q_random", "ALTER TABLE q_random ADD COLUMN u float8 DEFAULT random()", "values for older rows"),
+        (
+            "q_narrowed",
+            "ALTER TABLE q_narrowed ALTER v TYPE varchar(3) USING left(v, 3)",
+            "older rows may differ",
+        ),
+        (
+            "q_json",
+            "ALTER TABLE q_json ALTER v TYPE jsonb USING to_jsonb(v)",
+            "older rows may differ",
+        ),
+        (
+            "q_random",
+            "ALTER TABLE q_random ADD COLUMN u float8 DEFAULT random()",
+            "values for older rows",
+        ),
         ("q_serial", "ALTER TABLE q_serial ADD COLUMN s serial", "values for older rows"),
-        ("q_again", "ALTER TABLE q_again DROP COLUMN n; ALTER TABLE q_again ADD COLUMN n int", "dropped and added again"),
+        (
+            "q_again",
+            "ALTER TABLE q_again DROP COLUMN n; ALTER TABLE q_again ADD COLUMN n int",
+            "dropped and added again",
+        ),
         ("q_reserved", "ALTER TABLE q_reserved ADD COLUMN __op text", "reserved column name"),
         ("q_keyless", "ALTER TABLE q_keyless DROP CONSTRAINT q_keyless_pkey", "replica identity"),
         ("q_nothing", "ALTER TABLE q_nothing REPLICA IDENTITY NOTHING", "NOTHING"),
@@ -529,18 +547,25 @@ fn unknown_rows(env: &Env<'_>) -> Result<()> {
     lab.settle(&daemon)?;
     // the first look has seen where the rows lie
     lab.wait_until(&daemon, "the first look at the catalog", |manifest| {
-        let of = |name: &str| manifest["tables"][format!("public.{name}")]["source_filenode"].is_u64();
+        let of =
+            |name: &str| manifest["tables"][format!("public.{name}")]["source_filenode"].is_u64();
         Ok(cases.iter().all(|(table, ..)| of(table)))
     })?;
     for (number, (table, change, reason)) in cases.iter().enumerate() {
-        lab.database().execute(&format!("{change}; INSERT INTO fine VALUES ({number}, '{table}')"))?;
+        lab.database()
+            .execute(&format!("{change}; INSERT INTO fine VALUES ({number}, '{table}')"))?;
         let name = format!("public.{table}");
         lab.wait_until(&daemon, &format!("{table} to stop"), |manifest| {
             Ok(manifest["tables"][&name]["state"] == "quarantined")
         })?;
         let entry = lab.manifest()?["tables"][&name].clone();
-        ensure!(text(&entry["reason"]).contains(reason), "{table}: the reason is {}", entry["reason"]);
-        let read = lab.query(&["-t", &name, "-c", "id,v,n", "--order-by", "id", "-n", "1", "-f", "csv"])?;
+        ensure!(
+            text(&entry["reason"]).contains(reason),
+            "{table}: the reason is {}",
+            entry["reason"]
+        );
+        let read =
+            lab.query(&["-t", &name, "-c", "id,v,n", "--order-by", "id", "-n", "1", "-f", "csv"])?;
         ensure!(read == "id,v,n\n1,value1,1\n", "{table} reads {read:?}");
         let gap = &entry["gaps"][0];
         ensure!(parse_lsn(text(&gap["lsn_from"]))? > 0, "{table} has no gap");
@@ -548,8 +573,12 @@ fn unknown_rows(env: &Env<'_>) -> Result<()> {
     // a row that comes at once decides the same
     let log = daemon.log();
     for (table, ..) in &cases {
-        let told = log.lines().find(|line| line.contains("table quarantined") && line.contains(table));
-        ensure!(told.is_some_and(|line| line.contains("pgcdc table resync")), "{table}: no remedy in the log");
+        let told =
+            log.lines().find(|line| line.contains("table quarantined") && line.contains(table));
+        ensure!(
+            told.is_some_and(|line| line.contains("pgcdc table resync")),
+            "{table}: no remedy in the log"
+        );
     }
     lab.settle(&daemon)?;
     lab.expect_equal(Expected::AnyChanges)?;
@@ -644,7 +673,11 @@ fn reconcile(env: &Env<'_>) -> Result<()> {
     lab.database().execute(change)?;
     let before = lab.manifest()?;
     let plan = lab.pgcdc(&["reconcile"])?.expect_code(0)?;
-    let plan = plan.expect_words(&["public.a: -v ~n integer to bigint +more", "1 to 2", "public.b: no change"])?;
+    let plan = plan.expect_words(&[
+        "public.a: -v ~n integer to bigint +more",
+        "1 to 2",
+        "public.b: no change",
+    ])?;
     ensure!(lab.manifest()? == before, "a plan changed the manifest: {}", plan.stdout);
     let unknown = lab.pgcdc(&["reconcile", "--table", "public.none"])?;
     ensure!(unknown.code != 0, "an unknown table is no error");

@@ -321,7 +321,10 @@ impl Lab {
 
     /// Starts `reconcile --force` and returns at once; it is watched and ended as a daemon is.
     pub(crate) fn spawn_reconcile(&self) -> Result<Daemon> {
-        Daemon::spawn(self.command("pgcdc", &["reconcile", "--force"]), self.dir.join("reconcile.log"))
+        Daemon::spawn(
+            self.command("pgcdc", &["reconcile", "--force"]),
+            self.dir.join("reconcile.log"),
+        )
     }
 
     /// Makes the table that [`Self::settle`] needs; call it before `init`.

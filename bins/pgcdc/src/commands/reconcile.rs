@@ -65,9 +65,8 @@ fn line(table: &TableName, plan: &TablePlan) -> String {
 fn to_json(report: &ReconcileReport) -> Value {
     let table = |(name, plan): (&TableName, &TablePlan)| {
         let steps = plan.steps.iter();
-        let changes: Vec<Value> = steps
-            .map(|step| json!({"kind": step.kind(), "change": step.to_string()}))
-            .collect();
+        let changes: Vec<Value> =
+            steps.map(|step| json!({"kind": step.kind(), "change": step.to_string()})).collect();
         json!({
             "name": name.to_string(),
             "from_version": plan.from,

@@ -16,7 +16,8 @@ use cdc_wal::{Relation, RelationColumn, ReplicaIdentityKind, TableShape};
 /// Columns of the schema that are dropped by now, at most: each doubles the ways to read a message.
 const DROPPED_MAX: usize = 10;
 /// What is told of a message that can be read in more than one way, or in none.
-pub(crate) const UNCLEAR: &str = "it was changed again on the source before this change could be followed";
+pub(crate) const UNCLEAR: &str =
+    "it was changed again on the source before this change could be followed";
 
 /// A table and its row identity as the stream has them at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,9 +178,8 @@ impl Reading<'_> {
             ReplicaIdentityKind::Default => Some(Identity::PrimaryKey(ordered(&table.primary_key))),
             ReplicaIdentityKind::Index => {
                 let name = match (&table.replica_identity, &self.schema.identity) {
-                    (ReplicaIdentity::Index { name, .. }, _) | (_, Identity::Index { name, .. }) => {
-                        name.clone()
-                    }
+                    (ReplicaIdentity::Index { name, .. }, _)
+                    | (_, Identity::Index { name, .. }) => name.clone(),
                     _ => return Err(UNCLEAR.to_owned()),
                 };
                 let columns = match &table.replica_identity {

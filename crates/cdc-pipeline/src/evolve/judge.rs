@@ -50,7 +50,9 @@ pub(crate) fn judge(
     let facts = Facts { before, next, shape, older, is_explained };
     for step in &steps {
         match step {
-            SchemaStep::Retyped { column, from, to, fit } => facts.retyped(column, from, to, *fit)?,
+            SchemaStep::Retyped { column, from, to, fit } => {
+                facts.retyped(column, from, to, *fit)?
+            }
             SchemaStep::Added { column } => fills.extend(facts.added(column)?),
             _ => {}
         }
@@ -93,7 +95,8 @@ impl Facts<'_> {
         if let Some(text) = &attribute.missing {
             return Ok(Some(Fill { column: column.field_id, text: text.clone() }));
         }
-        let unknown = || format!("column {name} was added with values for older rows that are not sent");
+        let unknown =
+            || format!("column {name} was added with values for older rows that are not sent");
         let may_have_value = attribute.has_default || !column.nullable;
         match self.older {
             OlderRows::None | OlderRows::Untouched => Ok(None),
@@ -143,7 +146,11 @@ mod tests {
     }
 
     /// A table of `id` and `a` that has these columns now.
-    fn judged(columns: Vec<SourceColumn>, changed: &[Attribute], older: OlderRows) -> Option<String> {
+    fn judged(
+        columns: Vec<SourceColumn>,
+        changed: &[Attribute],
+        older: OlderRows,
+    ) -> Option<String> {
         let policy = TypePolicy::default();
         let first = source(vec![column("id", 1, oid::INT4), column("a", 2, oid::TEXT)]);
         let before = TableSchema::first(&first, key(), &policy, |_| None, false);
@@ -171,8 +178,7 @@ mod tests {
     #[test]
     fn a_new_column_is_null_in_older_rows_only_where_that_is_certain() {
         use OlderRows::{None as Nobody, Rewritten, Unknown, Untouched};
-        let with =
-            |name: &str| vec![column("id", 1, 23), column("a", 2, 25), column(name, 3, 25)];
+        let with = |name: &str| vec![column("id", 1, 23), column("a", 2, 25), column(name, 3, 25)];
         let attribute = |missing: Option<&str>, has_default| Attribute {
             attnum: 3,
             dropped: false,

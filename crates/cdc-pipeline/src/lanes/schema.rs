@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use cdc_core::{
-    Column, Epoch, FieldId, Identity, Lsn, PgType, RowChange, StoredType, TableName, TableSchema, oid,
+    Column, Epoch, FieldId, Identity, Lsn, PgType, RowChange, StoredType, TableName, TableSchema,
+    oid,
 };
 use cdc_sink::{ChangeBuffer, index_identity};
 use cdc_wal::{Relation, RelationColumn, ReplicaIdentityKind, TableShape};
@@ -45,7 +46,8 @@ impl Lanes {
             return Ok(());
         }
         let is_written = followed.is_written;
-        let buffer = ChangeBuffer::new(counted(&followed.schema, relation), self.opener.unrepresentable());
+        let buffer =
+            ChangeBuffer::new(counted(&followed.schema, relation), self.opener.unrepresentable());
         self.unwritten.insert(relation.oid, buffer);
         if is_written {
             let relation = relation.clone();
@@ -174,9 +176,8 @@ impl Lanes {
         let is_new = |(_, followed): &(&TableName, &FollowedTable)| {
             followed.is_written && followed.filenode != followed.recorded_filenode
         };
-        let tell = |(table, followed): (&TableName, &FollowedTable)| {
-            (table.clone(), followed.filenode)
-        };
+        let tell =
+            |(table, followed): (&TableName, &FollowedTable)| (table.clone(), followed.filenode);
         self.tables.iter().filter(is_new).map(tell).collect()
     }
 
@@ -279,9 +280,9 @@ fn refusal(table: &TableName, followed: &FollowedTable, relation: &Relation) -> 
 fn is_as_known(schema: &TableSchema, relation: &Relation) -> bool {
     let pairs = schema.columns.iter().zip(&relation.columns);
     let has_columns = schema.columns.len() == relation.columns.len()
-        && pairs.into_iter().all(|(known, found)| {
-            known.name == found.name && same_type(&known.pg_type, found)
-        });
+        && pairs
+            .into_iter()
+            .all(|(known, found)| known.name == found.name && same_type(&known.pg_type, found));
     has_columns && has_identity(&schema.identity, relation)
 }
 
