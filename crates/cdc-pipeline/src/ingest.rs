@@ -395,6 +395,12 @@ impl<'s> Ingest<'s> {
             Ok(used) => {
                 transaction.seq += used;
                 self.batch.add(now);
+                if matches!(change, RowChange::Truncate) {
+                    // the rows of before are gone, and the source has other files
+                    let table = lane.table().clone();
+                    self.lanes.set_filenode(&table, None);
+                    return Ok(());
+                }
                 if lane.is_full() { lane.seal(self.epoch).await } else { Ok(()) }
             }
             Err(error) => {

@@ -4,8 +4,8 @@
 //! What is certain: columns come in `attnum` order; a column that was dropped never comes back; a new
 //! one has a higher `attnum` than all before it. So the columns of the relation are those of the known
 //! schema, less some that are dropped by now, then new ones. Where that leaves one way to read the
-//! message it is taken, else the one whose every column has the name and type that the schema or the
-//! catalog gives it. Two such ways are no answer.
+//! message it is taken, else the one with the most columns that have the name and type which schema or
+//! catalog give them. Two ways that are as good are no answer.
 
 use cdc_core::{
     Column, Generated, Identity, PgType, PgTypeKind, ReplicaIdentity, SourceColumn, SourceTable,
@@ -37,10 +37,11 @@ impl TableAt {
     pub(crate) fn described(
         schema: &TableSchema,
         relation: &Relation,
+        types: &[Option<PgType>],
         shape: &TableShape,
         publishes_generated: bool,
     ) -> Result<TableAt, String> {
-        let reading = Reading { schema, relation, shape, publishes_generated };
+        let reading = Reading { schema, relation, types, shape, publishes_generated };
         let mut columns = reading.columns().ok_or_else(|| UNCLEAR.to_owned())?;
         let identity = reading.identity(&columns)?;
         columns.extend(reading.unpublished().cloned());
@@ -52,6 +53,8 @@ impl TableAt {
 struct Reading<'a> {
     schema: &'a TableSchema,
     relation: &'a Relation,
+    /// Of the relation's columns.
+    types: &'a [Option<PgType>],
     shape: &'a TableShape,
     publishes_generated: bool,
 }
@@ -76,19 +79,12 @@ impl Reading<'_> {
                 self.way(&kept)
             })
             .collect();
-        let way = match ways.as_slice() {
-            [only] => only,
-            several => {
-                let mut told = several.iter().filter(|way| way.is_told);
-                let first = told.next()?;
-                match told.next() {
-                    Some(_) => return None,
-                    None => first,
-                }
-            }
-        };
-        let seen = self.relation.columns.iter();
-        seen.zip(&way.attnums).map(|(column, attnum)| self.column(column, *attnum)).collect()
+        let most = ways.iter().map(|way| way.told).max()?;
+        let mut best = ways.iter().filter(|way| way.told == most);
+        let way = best.next().filter(|_| best.next().is_none())?;
+        let seen = self.relation.columns.iter().zip(self.types).zip(&way.attnums);
+        seen.map(|((seen, pg_type), attnum)| self.column(seen, pg_type.as_ref()?, *attnum))
+            .collect()
     }
 
     /// The message read as these columns of the schema, then new ones.
@@ -97,8 +93,8 @@ impl Reading<'_> {
         let mut attnums = kept.to_vec();
         attnums.extend(self.added(added)?);
         let seen = self.relation.columns.iter().zip(&attnums);
-        let is_told = seen.into_iter().all(|(column, attnum)| self.is_told(column, *attnum));
-        Some(Way { attnums, is_told })
+        let told = seen.filter(|(column, attnum)| self.is_told(column, **attnum)).count();
+        Some(Way { attnums, told })
     }
 
     /// So many attributes behind those of the schema. One that lives today lived in between.
@@ -127,11 +123,13 @@ impl Reading<'_> {
         by_schema || now.is_some_and(|c| c.name == seen.name && same_type(&c.pg_type, seen))
     }
 
-    fn column(&self, seen: &RelationColumn, attnum: i16) -> Option<SourceColumn> {
+    fn column(&self, seen: &RelationColumn, pg_type: &PgType, attnum: i16) -> Option<SourceColumn> {
         let known = self.schema.columns.iter().find(|column| column.attnum == attnum);
         let now = self.now(attnum);
+        // what is known of the attribute says more, a domain's modifier for one
         let types = now.map(|c| &c.pg_type).into_iter().chain(known.map(|c| &c.pg_type));
-        let pg_type = types.into_iter().find(|pg_type| same_type(pg_type, seen))?.clone();
+        let pg_type =
+            types.into_iter().find(|known| same_type(known, seen)).unwrap_or(pg_type).clone();
         let nullable =
             now.map_or_else(|| known.is_none_or(|known| known.nullable), |now| now.nullable);
         let name = seen.name.clone();
@@ -216,8 +214,8 @@ impl Reading<'_> {
 /// One way to read a message.
 struct Way {
     attnums: Vec<i16>,
-    /// Whether every column has the name and the type that schema or catalog give it.
-    is_told: bool,
+    /// Columns that have the name and the type which schema or catalog give them.
+    told: usize,
 }
 
 fn same_set(catalog: &[String], marked: &[&str]) -> bool {

@@ -61,8 +61,12 @@ fn relation(columns: &[(&str, u32)]) -> Relation {
     }
 }
 
+fn types(relation: &Relation) -> Vec<Option<PgType>> {
+    relation.columns.iter().map(|column| Some(PgType::base(column.type_oid, "x"))).collect()
+}
+
 fn attnums(schema: &TableSchema, relation: &Relation, shape: &TableShape) -> Option<Vec<i16>> {
-    let at = TableAt::described(schema, relation, shape, false).ok()?;
+    let at = TableAt::described(schema, relation, &types(relation), shape, false).ok()?;
     Some(at.table.columns.iter().map(|column| column.attnum).collect())
 }
 
@@ -102,9 +106,17 @@ fn a_catalog_that_is_ahead_leaves_one_way_or_none() {
     // a was renamed to b and then dropped, or dropped and b added and dropped
     let ahead = shape(&[("id", 1, INT)], 3);
     assert_eq!(attnums(&known, &seen, &ahead), None);
-    // the type of what was added is gone with it
+    // what was added is gone again, or is one of two of which one is gone
     let seen = relation(&[("id", INT), ("a", TEXT), ("c", INT)]);
-    assert_eq!(attnums(&known, &seen, &shape(&[("id", 1, INT), ("a", 2, TEXT)], 3)), None);
+    let ahead = shape(&[("id", 1, INT), ("a", 2, TEXT)], 3);
+    assert_eq!(attnums(&known, &seen, &ahead), Some(vec![1, 2, 3]));
+    let ahead = shape(&[("id", 1, INT), ("a", 2, TEXT), ("d", 4, INT)], 4);
+    assert_eq!(attnums(&known, &seen, &ahead), None);
+    // c was added; since then it was renamed to d, b dropped, and e added
+    let known = schema(&[("id", 1, INT), ("a", 2, TEXT), ("b", 3, INT)]);
+    let seen = relation(&[("id", INT), ("a", TEXT), ("b", INT), ("c", INT)]);
+    let ahead = shape(&[("id", 1, INT), ("a", 2, TEXT), ("d", 4, INT), ("e", 5, TEXT)], 5);
+    assert_eq!(attnums(&known, &seen, &ahead), Some(vec![1, 2, 3, 4]));
 }
 
 #[test]
@@ -119,7 +131,7 @@ fn only_drops_need_no_catalog_that_agrees() {
 fn a_key_is_what_the_message_marks_and_under_full_what_was_known() {
     let known = schema(&[("id", 1, INT), ("a", 2, INT)]);
     let identity = |relation: &Relation, shape: &TableShape| {
-        TableAt::described(&known, relation, shape, false).unwrap().identity
+        TableAt::described(&known, relation, &types(relation), shape, false).unwrap().identity
     };
     let mut now = shape(&[("id", 1, INT), ("a", 2, INT)], 2);
     let mut seen = relation(&[("id", INT), ("a", INT)]);

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use cdc_core::Lsn;
-use cdc_wal::{Control, Source, TableShape};
+use cdc_core::{Lsn, PgType};
+use cdc_wal::{Control, RelationColumn, Source, TableShape};
 
 use crate::Error;
 
@@ -38,6 +38,18 @@ impl SourceCatalog {
         let asked = within(control.shape_at(oid)).await?;
         self.control = Some(control);
         Ok(asked)
+    }
+
+    /// The types of a relation's columns, `None` for those that are gone.
+    pub(crate) async fn types(
+        &mut self,
+        columns: &[RelationColumn],
+    ) -> Result<Vec<Option<PgType>>, Error> {
+        let asked: Vec<(u32, i32)> = columns.iter().map(|c| (c.type_oid, c.typmod)).collect();
+        let control = self.take().await?;
+        let types = within(control.types(&asked)).await?;
+        self.control = Some(control);
+        Ok(types)
     }
 
     /// Whether stored generated columns are in the stream.

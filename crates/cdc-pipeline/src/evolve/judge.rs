@@ -41,13 +41,8 @@ pub(crate) fn judge(
         return Ok(fills);
     }
     let steps = before.steps_to(next);
-    // a rewrite that a change of type explains says nothing about columns that were added with it
-    let is_rewriting = |column: &Column| {
-        let old = before.columns.iter().find(|old| old.attnum == column.attnum);
-        old.is_some_and(|old| old.pg_type.oid != column.pg_type.oid)
-    };
-    let is_explained = next.columns.iter().any(is_rewriting);
-    let facts = Facts { before, next, shape, older, is_explained };
+    let facts =
+        Facts { before, next, shape, older, is_explained: is_explained(before, next, shape) };
     for step in &steps {
         match step {
             SchemaStep::Retyped { column, from, to, fit } => {
@@ -58,6 +53,24 @@ pub(crate) fn judge(
         }
     }
     Ok(fills)
+}
+
+/// Whether a rewrite has another cause than columns that were added: a change of type, now or in what the
+/// catalog has already, or a column that comes later. It then says nothing about those of now.
+fn is_explained(before: &TableSchema, next: &TableSchema, shape: &TableShape) -> bool {
+    let is_other = |columns: &[Column], attnum: i16, type_oid: u32| {
+        let same = columns.iter().find(|column| column.attnum == attnum);
+        same.is_some_and(|column| column.pg_type.oid != type_oid)
+    };
+    let last = next.columns.iter().map(|column| column.attnum).max().unwrap_or(0);
+    let is_later = |attnum: i16| {
+        attnum > last && shape.attribute(attnum).is_some_and(|attribute| attribute.has_default)
+    };
+    next.columns.iter().any(|c| is_other(&before.columns, c.attnum, c.pg_type.oid))
+        || shape.table.columns.iter().any(|column| {
+            let (attnum, type_oid) = (column.attnum, column.pg_type.oid);
+            is_other(&next.columns, attnum, type_oid) || is_later(attnum)
+        })
 }
 
 struct Facts<'a> {

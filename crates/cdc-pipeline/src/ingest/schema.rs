@@ -108,7 +108,9 @@ impl Ingest<'_> {
         let Some(shape) = shapes.into_iter().next() else {
             return Ok(Err("it was changed and then dropped on the source".into()));
         };
-        let at = match TableAt::described(&schema, relation, &shape, publishes_generated) {
+        let types = self.schemas.catalog.types(&relation.columns).await?;
+        let at = TableAt::described(&schema, relation, &types, &shape, publishes_generated);
+        let at = match at {
             Ok(at) => at,
             Err(reason) => return Ok(Err(reason)),
         };

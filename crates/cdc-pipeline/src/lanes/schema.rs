@@ -286,8 +286,8 @@ fn is_as_known(schema: &TableSchema, relation: &Relation) -> bool {
     has_columns && has_identity(&schema.identity, relation)
 }
 
-/// Whether the message marks the columns of this identity. Under FULL it marks all of them, whatever
-/// the key is.
+/// Whether the message marks the columns of this identity. Under FULL it marks all of them, so that
+/// the catalog must say whether the key is still the one that was known.
 fn has_identity(identity: &Identity, relation: &Relation) -> bool {
     let marks = |columns: &[String]| {
         let marked = relation.columns.iter().filter(|column| column.is_key);
@@ -297,7 +297,7 @@ fn has_identity(identity: &Identity, relation: &Relation) -> bool {
     match (relation.replica_identity, identity) {
         (ReplicaIdentityKind::Default, Identity::PrimaryKey(columns))
         | (ReplicaIdentityKind::Index, Identity::Index { columns, .. }) => marks(columns),
-        (ReplicaIdentityKind::Full, Identity::PrimaryKey(_) | Identity::Full) => true,
+        (ReplicaIdentityKind::Full, Identity::Full) => true,
         _ => false,
     }
 }

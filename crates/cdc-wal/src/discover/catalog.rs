@@ -192,9 +192,19 @@ pub(super) async fn indexes(control: &Control, oids: &[u32]) -> Result<Vec<Index
 /// An array is a type whose element names it as its array type; `int2vector` and `name` have an
 /// element too, but another text form.
 pub(super) async fn types(control: &Control, oids: &[u32]) -> Result<Vec<TypeRow>> {
-    let sql = "WITH RECURSIVE used(oid) AS ( \
-                 SELECT a.atttypid FROM pg_catalog.pg_attribute a \
-                 WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped \
+    let first = "SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+                 WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped";
+    closed_types(control, first, oids).await
+}
+
+/// The same of types by their own OIDs.
+pub(super) async fn types_of(control: &Control, oids: &[u32]) -> Result<Vec<TypeRow>> {
+    closed_types(control, "SELECT pg_catalog.unnest($1::oid[])", oids).await
+}
+
+async fn closed_types(control: &Control, first: &str, oids: &[u32]) -> Result<Vec<TypeRow>> {
+    let sql = format!(
+        "WITH RECURSIVE used(oid) AS ({first} \
                  UNION \
                  SELECT CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE e.oid END \
                  FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.oid \
@@ -203,7 +213,8 @@ pub(super) async fn types(control: &Control, oids: &[u32]) -> Result<Vec<TypeRow
                SELECT t.oid, t.typtype::text, t.typbasetype, t.typtypmod, e.oid, \
                  pg_catalog.format_type(t.typbasetype, t.typtypmod) \
                FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.oid \
-               LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND e.typarray = t.oid";
+               LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND e.typarray = t.oid"
+    );
     let read = |row: &Row| -> Result<TypeRow> {
         Ok(TypeRow {
             oid: get(row, 0)?,
@@ -214,6 +225,6 @@ pub(super) async fn types(control: &Control, oids: &[u32]) -> Result<Vec<TypeRow
             domain_base_name: get(row, 5)?,
         })
     };
-    let rows = control.query("resolve the column types", sql, &[&oids]).await?;
+    let rows = control.query("resolve the column types", &sql, &[&oids]).await?;
     rows.iter().map(read).collect()
 }

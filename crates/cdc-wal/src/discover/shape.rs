@@ -6,7 +6,8 @@
 //! keeps it until its commit record is in the log. Under ACCESS SHARE there is none half way, so what
 //! is committed below the log's present end is in the answer, and nothing else is.
 
-use cdc_core::{Lsn, SourceTable, quote_ident};
+use cdc_core::{Lsn, PgType, SourceTable, quote_ident};
+use tokio_postgres::Row;
 
 use super::{assemble, catalog, resolve};
 use crate::control::{Control, get, parse_lsn};
@@ -94,6 +95,29 @@ impl Control {
         let ended = self.execute("end a look at a table", "COMMIT").await;
         let shape = read?;
         ended.map(|()| shape)
+    }
+
+    /// Types by OID and modifier, as a Relation message gives them; `None` for one that is gone.
+    ///
+    /// # Errors
+    /// Of the queries.
+    pub async fn types(&self, asked: &[(u32, i32)]) -> Result<Vec<Option<PgType>>> {
+        let oids: Vec<u32> = asked.iter().map(|(oid, _)| *oid).collect();
+        let modifiers: Vec<i32> = asked.iter().map(|(_, typmod)| *typmod).collect();
+        let known = catalog::types_of(self, &oids).await?;
+        let sql = "SELECT pg_catalog.format_type(a.type, a.modifier) \
+                   FROM pg_catalog.unnest($1::oid[], $2::int4[]) WITH ORDINALITY \
+                     a(type, modifier, n) ORDER BY a.n";
+        let names = self.query("name types", sql, &[&oids, &modifiers]).await?;
+        let is_known: Vec<bool> =
+            oids.iter().map(|oid| known.iter().any(|row| row.oid == *oid)).collect();
+        let types = resolve::TypeTable::new(known);
+        let resolve = |((oid, typmod), (row, is_known)): (&(u32, i32), (&Row, &bool))| {
+            let name: Option<String> = get(row, 0)?;
+            let name = name.filter(|_| *is_known);
+            Ok(name.map(|name| types.resolve(*oid, *typmod, &name)))
+        };
+        asked.iter().zip(names.iter().zip(&is_known)).map(resolve).collect()
     }
 
     async fn read_locked(&self, oid: u32) -> Result<Option<(TableShape, Lsn)>> {
