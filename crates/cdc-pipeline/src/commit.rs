@@ -118,6 +118,16 @@ pub(crate) struct EpochContent {
     pub(crate) stops: Vec<Stop>,
 }
 
+impl EpochContent {
+    /// The tables that are committed to, each once.
+    fn tables(&self) -> impl Iterator<Item = &TableName> {
+        let has_rows = |table: &TableName| self.deltas.iter().any(|delta| delta.table == *table);
+        let bare = self.evolved.iter().map(|schema| &schema.table);
+        let with_rows = self.deltas.iter().map(|delta| &delta.table);
+        with_rows.chain(bare.filter(move |table| !has_rows(table)))
+    }
+}
+
 /// The committed state of the lake, and the one who moves it.
 pub(crate) struct CommitState {
     pub(crate) lake: Lake,
@@ -137,9 +147,7 @@ impl CommitState {
     ) -> Result<FlushReceipt, Error> {
         let mut watch = StopWatch::start();
         self.check_generation().await?;
-        let evolved = content.evolved.iter().map(|schema| &schema.table);
-        let tables = content.deltas.iter().map(|delta| &delta.table).chain(evolved);
-        self.fence_tables(tables).await?;
+        self.fence_tables(content.tables()).await?;
         let meters = self.lake.meters.clone();
         meters.stage("fence", watch.lap());
         self.evolve_tables(name, content).await?;

@@ -155,9 +155,11 @@ fn count(state: &CommitState, name: &BatchName, deltas: &[DeltaOutput]) {
     meters.flushed(true);
     // every table has a place at once, up to the limit
     meters.flush_workers_used.set(level(deltas.len().min(state.parallel_workers.max(1))));
-    let age_micros = state.lake.clock.now().timestamp_micros() - name.commit_micros;
-    let age = Duration::from_micros(u64::try_from(age_micros).unwrap_or(0));
-    meters.commit_to_visible.observe(age.as_secs_f64());
+    if !deltas.is_empty() {
+        let age_micros = state.lake.clock.now().timestamp_micros() - name.commit_micros;
+        let age = Duration::from_micros(u64::try_from(age_micros).unwrap_or(0));
+        meters.commit_to_visible.observe(age.as_secs_f64());
+    }
     for delta in deltas {
         let Some(label) = meters.of(&delta.table) else { return };
         meters.events_flushed.get_or_create(&label).inc_by(delta.counts.rows());

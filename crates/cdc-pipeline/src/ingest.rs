@@ -468,12 +468,15 @@ impl<'s> Ingest<'s> {
         let Some(mut state) = self.state.take() else { return Ok(()) };
         lose_stream_at("s5")?;
         self.catch_up = None;
+        // a batch without a transaction, of a table that changed alone, stands where the last one did
+        let last = state.manifest.value.commit_ts.timestamp_micros();
+        let is_bare = self.batch.commit_micros == 0;
         let name = BatchName {
             id: Uuid::now_v7(),
             epoch: self.epoch,
             lsn_from: self.batch.lsn_from,
             lsn_to: self.batch.lsn_to,
-            commit_micros: self.batch.commit_micros,
+            commit_micros: if is_bare { last } else { self.batch.commit_micros },
         };
         let parts = self.lanes.close_epoch(self.epoch.next(), name.lsn_from).await?;
         let job = FlushJob {
