@@ -4,7 +4,7 @@
 //! them all anew. What it does not send cannot be known here, and a table whose older rows would read
 //! differently from the source is quarantined instead.
 
-use cdc_core::{Column, FieldId, SchemaStep, TableSchema, TypeFit};
+use cdc_core::{Column, FieldId, Generated, SchemaStep, SourceColumn, TableSchema, TypeFit};
 use cdc_wal::TableShape;
 
 /// What is known of the rows that were there before a change.
@@ -56,7 +56,8 @@ pub(crate) fn judge(
 }
 
 /// Whether a rewrite has another cause than columns that were added: a change of type, now or in what the
-/// catalog has already, or a column that comes later. It then says nothing about those of now.
+/// catalog has already, a column that comes later, or one that is computed. It then says nothing about
+/// those of now.
 fn is_explained(before: &TableSchema, next: &TableSchema, shape: &TableShape) -> bool {
     let is_other = |columns: &[Column], attnum: i16, type_oid: u32| {
         let same = columns.iter().find(|column| column.attnum == attnum);
@@ -66,7 +67,12 @@ fn is_explained(before: &TableSchema, next: &TableSchema, shape: &TableShape) ->
     let is_later = |attnum: i16| {
         attnum > last && shape.attribute(attnum).is_some_and(|attribute| attribute.has_default)
     };
+    let is_computed = |column: &SourceColumn| {
+        column.generated == Generated::Stored
+            && before.omitted.iter().all(|omitted| omitted.name != column.name)
+    };
     next.columns.iter().any(|c| is_other(&before.columns, c.attnum, c.pg_type.oid))
+        || shape.table.columns.iter().any(is_computed)
         || shape.table.columns.iter().any(|column| {
             let (attnum, type_oid) = (column.attnum, column.pg_type.oid);
             is_other(&next.columns, attnum, type_oid) || is_later(attnum)
@@ -123,8 +129,8 @@ impl Facts<'_> {
 #[cfg(test)]
 mod tests {
     use cdc_core::{
-        Generated, Identity, PgType, ReplicaIdentity, SchemaRules, SourceColumn, SourceTable,
-        TableKind, TableName, TypePolicy, oid,
+        Identity, PgType, ReplicaIdentity, SchemaRules, SourceTable, TableKind, TableName,
+        TypePolicy, oid,
     };
     use cdc_wal::Attribute;
 

@@ -106,7 +106,8 @@ impl Control {
         let modifiers: Vec<i32> = asked.iter().map(|(_, typmod)| *typmod).collect();
         let known = catalog::types_of(self, &oids).await?;
         let sql = "SELECT pg_catalog.format_type(a.type, a.modifier) \
-                   FROM pg_catalog.unnest($1::oid[], $2::int4[]) WITH ORDINALITY \
+                   FROM ROWS FROM (pg_catalog.unnest($1::oid[]), pg_catalog.unnest($2::int4[])) \
+                     WITH ORDINALITY \
                      a(type, modifier, n) ORDER BY a.n";
         let names = self.query("name types", sql, &[&oids, &modifiers]).await?;
         let is_known: Vec<bool> =
