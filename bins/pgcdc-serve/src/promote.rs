@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use cdc_core::{SystemClock, TableName};
+use cdc_core::{Clock as _, SystemClock, TableName};
 use cdc_governance::{AuditLog, AuditRecord, Decision, Event, Phase, Surface};
 use cdc_iceberg::{Branch, CommitOutcome, Committer, LakeFiles, SqliteCatalog, Table, TableIdent};
 use cdc_manifest::{
@@ -151,21 +151,26 @@ impl Mover {
 
     async fn move_main(&self, cut: &Cut) -> anyhow::Result<()> {
         let manifest = self.manifests.require().await?.value;
-        for (name, table) in &cut.tables {
+        let mut main = cut.clone();
+        for (name, table) in &mut main.tables {
             let (current, changes) = idents(&manifest, name)?;
-            for (ident, snapshot) in
-                [(current, table.snapshot_id), (changes, table.changes_snapshot_id)]
-            {
-                if let Some(snapshot) = snapshot {
-                    self.point(&ident, snapshot).await.with_context(|| format!("table {name}"))?;
-                }
+            let of_table = || format!("table {name}");
+            // the ref names the metadata in which `main` stands there
+            if let Some(snapshot) = table.snapshot_id {
+                let at = self.point(&current, snapshot).await.with_context(of_table)?;
+                table.metadata_location = Some(at);
+            }
+            if let Some(snapshot) = table.changes_snapshot_id {
+                let at = self.point(&changes, snapshot).await.with_context(of_table)?;
+                table.changes_metadata_location = Some(at);
             }
         }
-        Ok(self.refs.promote(cut, SystemClock.now()).await?)
+        Ok(self.refs.promote(&main, SystemClock.now()).await?)
     }
 
-    /// Points the branch `main` of a table at a snapshot, however often the daemon commits meanwhile.
-    async fn point(&self, ident: &TableIdent, snapshot: i64) -> anyhow::Result<()> {
+    /// Points the branch `main` of a table at a snapshot, however often the daemon commits meanwhile,
+    /// and gives the location of the metadata in which it does.
+    async fn point(&self, ident: &TableIdent, snapshot: i64) -> anyhow::Result<String> {
         for _ in 0..TRIES_MAX {
             let table = self.tables.load(ident).await?;
             expect_snapshot(&table, snapshot)?;
@@ -173,8 +178,8 @@ impl Mover {
             if let CommitOutcome::Unknown(unresolved) = &outcome {
                 outcome = self.tables.resolve(unresolved).await?;
             }
-            if let CommitOutcome::Committed(_) = outcome {
-                return Ok(());
+            if let CommitOutcome::Committed(moved) = outcome {
+                return Ok(moved.metadata_location);
             }
             tokio::time::sleep(TRY_PAUSE).await;
         }

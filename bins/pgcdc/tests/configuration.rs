@@ -123,7 +123,6 @@ fn what_is_not_available_is_refused_by_name() {
     }
     for (config, key) in [
         ("storage: { path: l }\niceberg: { deletes: vector }", "iceberg.deletes"),
-        ("storage: { path: l }\npromotion: { mode: manual }", "promotion.mode"),
         ("storage: { path: l }\ncatalog: { backend: rest, uri: 'http://h' }", "catalog.backend"),
         ("storage: { path: l }\ngovernance: { mode: strict }", "governance"),
     ] {

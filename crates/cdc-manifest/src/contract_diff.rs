@@ -348,7 +348,7 @@ mod tests {
 
     fn cut(epoch: u64, tables: &[(&str, TableRef)]) -> Cut {
         let named =
-            |(name, table): &(&str, TableRef)| (TableName::new("public", name), table.clone());
+            |(name, table): &(&str, TableRef)| (TableName::new("public", *name), table.clone());
         Cut {
             name: "x".into(),
             is_live: true,

@@ -9,10 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cdc_core::{Clock, Epoch, ErrorKind, LakeLocation, Lsn, SystemClock, TableName};
-use cdc_iceberg::{Committer, LakeFiles, MemoryCatalog};
+use cdc_iceberg::MemoryCatalog;
 use cdc_manifest::{
-    CatalogInfo, CompactionInfo, LakeStore, Manifest, ManifestStore, RawRetention, RefsStore,
-    SourceInfo, Swap, TableEntry, Versioned,
+    CatalogInfo, CompactionInfo, LakeStore, Manifest, RawRetention, SourceInfo, Swap, TableEntry,
+    Versioned,
 };
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
@@ -27,7 +27,8 @@ use crate::Error;
 use crate::commit::{BatchName, CommitState, EpochContent};
 use crate::control::VerifiedRecord;
 use crate::fence::{Breaker, BreakerSettings, Fence, raise_generation};
-use crate::lake::Lake;
+use crate::lake::{Components, Lake};
+use crate::meters::Meters;
 use crate::settings::RefSettings;
 
 /// What a [`Lossy`] store does to the next writes of manifest.json.
@@ -166,16 +167,10 @@ fn manifest() -> Manifest {
 async fn taken_over(loss: Loss, left: u32) -> (CommitState, Arc<Lossy>) {
     let lossy = Arc::new(Lossy { inner: InMemory::new(), loss, left: AtomicU32::new(0) });
     let location = LakeLocation::from_uri("memory://lake");
-    let store = LakeStore::new(Arc::clone(&lossy) as Arc<dyn ObjectStore>, location.clone());
+    let store = LakeStore::new(Arc::clone(&lossy) as Arc<dyn ObjectStore>, location);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let files = LakeFiles::new(Arc::clone(store.store()), location);
-    let lake = Lake {
-        manifests: ManifestStore::new(store.clone()),
-        refs: RefsStore::new(store.clone()),
-        tables: Committer::new(files, Arc::new(MemoryCatalog::new()), Arc::clone(&clock)),
-        store,
-        clock,
-    };
+    let catalog = Arc::new(MemoryCatalog::new());
+    let lake = Lake::over(Components { store, catalog, clock }, Meters::default());
     assert!(matches!(lake.manifests.create(&manifest()).await.unwrap(), Swap::Stored(_)));
     let settings = BreakerSettings { threshold: 3, window: Duration::from_secs(60) };
     let breaker = Arc::new(Breaker::new(settings));

@@ -1,7 +1,6 @@
 //! What the write plane counts about itself: the metrics of the daemon, by their names on
 //! `/metrics`. Kept per flush or per state, never per change, so that they cost the stream nothing.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
@@ -75,13 +74,10 @@ pub(crate) struct Resolved {
 type Seconds = Gauge<f64, AtomicU64>;
 type Stages = Family<Stage, Histogram, fn() -> Histogram>;
 
-/// The metrics of one process. Clones count into the same.
-#[derive(Clone, Debug, Default)]
-pub struct Meters(Arc<Inner>);
-
-/// The metrics themselves; what each means stands where it is registered.
-#[derive(Debug)]
-pub(crate) struct Inner {
+/// The metrics of one process; what each means stands where it is registered. Clones count into the
+/// same.
+#[derive(Clone, Debug)]
+pub struct Meters {
     labels: TableLabels,
     pub(crate) slot_active: Gauge,
     pub(crate) lag_seconds: Seconds,
@@ -120,7 +116,7 @@ pub(crate) struct Inner {
     pub(crate) reconcile_staleness: Seconds,
 }
 
-impl Default for Inner {
+impl Default for Meters {
     fn default() -> Self {
         Self {
             labels: TableLabels::default(),
@@ -163,14 +159,6 @@ impl Default for Inner {
     }
 }
 
-impl std::ops::Deref for Meters {
-    type Target = Inner;
-
-    fn deref(&self) -> &Inner {
-        &self.0
-    }
-}
-
 /// 1 ms to 65 s.
 fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 17))
@@ -179,12 +167,12 @@ fn durations() -> Histogram {
 impl Meters {
     /// All at zero, with tables labelled as told.
     pub fn new(labels: TableLabels) -> Meters {
-        Meters(Arc::new(Inner { labels, ..Inner::default() }))
+        Meters { labels, ..Meters::default() }
     }
 
     /// Adds all of them to `registry`, whose prefix should be `pgcdc`.
     pub fn register(&self, registry: &mut Registry) {
-        let m = &self.0;
+        let m = self;
         let mut add = Adding(registry);
         add.metric("slot_active", "Whether the slot exists and we are attached", &m.slot_active);
         add.metric("replication_lag_seconds", "WAL tip against what is durable", &m.lag_seconds);
@@ -382,7 +370,7 @@ mod tests {
         let meters = Meters::default();
         let label = meters.of(&table()).unwrap();
         for family in [&meters.table_latest_epoch, &meters.snapshots] {
-            family.get_or_create(&label);
+            drop(family.get_or_create(&label));
         }
         for family in [
             &meters.events_flushed,
@@ -390,10 +378,10 @@ mod tests {
             &meters.toast_carried,
             &meters.foreign_commits,
         ] {
-            family.get_or_create(&label);
+            drop(family.get_or_create(&label));
         }
-        meters.lossy_values.get_or_create(&meters.of_column(&table(), "c").unwrap());
-        meters.schema_reconciles.get_or_create(&meters.of_kind(&table(), "add").unwrap());
+        drop(meters.lossy_values.get_or_create(&meters.of_column(&table(), "c").unwrap()));
+        drop(meters.schema_reconciles.get_or_create(&meters.of_kind(&table(), "add").unwrap()));
         meters.flushed(true);
         meters.resolved(true);
         meters.stage("refs", Duration::from_millis(1));

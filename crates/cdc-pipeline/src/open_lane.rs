@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cdc_core::{Epoch, TableName, TableSchema, UnrepresentablePolicy};
-use cdc_iceberg::{Branch, LiveFile, live_files, load_position_deletes};
+use cdc_iceberg::{LiveFile, live_files, load_position_deletes};
 use cdc_manifest::layout;
 use cdc_sink::index::{IndexBuilder, IndexOptions, IndexStamp, KeyIndex, Opened};
 use cdc_sink::{
