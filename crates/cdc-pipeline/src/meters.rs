@@ -401,7 +401,8 @@ mod tests {
             } else if let Some((name, kind)) =
                 line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
             {
-                let sample = text.lines().find(|l| l.starts_with(&format!("{name}{{")));
+                let samples = [format!("{name}{{"), format!("{name}_count{{")];
+                let sample = text.lines().find(|l| samples.iter().any(|s| l.starts_with(s)));
                 let inside = sample.and_then(|l| l.split_once('{')?.1.split_once('}'));
                 let labels: Vec<&str> = inside
                     .map_or("", |(labels, _)| labels)
