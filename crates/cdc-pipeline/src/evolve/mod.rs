@@ -23,7 +23,7 @@ mod watch;
 pub(crate) use attribute::{TableAt, same_type};
 pub(crate) use catalog::SourceCatalog;
 pub(crate) use judge::{Fill, OlderRows, judge};
-pub(crate) use watch::{Found, Known, KnownTable, SchemaWatch, WatchEnds, differs};
+pub(crate) use watch::{Found, Known, KnownTable, SchemaWatch, WatchEnds};
 
 use cdc_core::{SchemaRules, SourceTable, TableSchema, meta};
 use cdc_wal::TableShape;

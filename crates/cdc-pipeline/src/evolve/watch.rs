@@ -147,7 +147,7 @@ impl SchemaWatch {
 }
 
 /// Whether the catalog has anything about a table that is not known.
-pub(crate) fn differs(evolution: &Evolution<'_>, known: &KnownTable, shape: &TableShape) -> bool {
+fn differs(evolution: &Evolution<'_>, known: &KnownTable, shape: &TableShape) -> bool {
     let schema = evolution.schema(&known.schema, &TableAt::exactly(shape), None);
     shape.table.name != known.schema.table
         || known.filenode != Some(shape.filenode)
