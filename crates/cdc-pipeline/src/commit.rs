@@ -289,13 +289,7 @@ impl CommitState {
                     let (found, ours) = (conflict.current, self.fence.generation);
                     return Err(match found.generation() {
                         Some(higher) if higher > ours => fenced(&self.lake, higher, ours).await,
-                        _ => {
-                            let meters = &self.lake.meters;
-                            if let Some(label) = meters.of(table) {
-                                meters.foreign_commits.get_or_create(&label).inc();
-                            }
-                            Error::ForeignCommit { table: table.clone(), found: Box::new(found) }
-                        }
+                        _ => Error::ForeignCommit { table: table.clone(), found: Box::new(found) },
                     });
                 }
                 CommitOutcome::Unknown(unresolved) => {

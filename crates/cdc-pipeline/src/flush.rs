@@ -80,6 +80,9 @@ impl FlushJob {
                 Ok(receipt) => break receipt,
                 Err(error) => {
                     meters.flushed(false);
+                    if let Error::ForeignCommit { table, .. } = &error {
+                        meters.foreign_commit(table);
+                    }
                     patience.bear(error).await?;
                 }
             }

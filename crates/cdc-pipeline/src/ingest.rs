@@ -76,6 +76,8 @@ pub(crate) struct Ingest<'s> {
     meters: Meters,
     /// What of the reader's waits for room is counted already.
     counted_waits: (u64, Duration),
+    /// Changes that their table had already, not counted yet.
+    replayed: u64,
 }
 
 struct RunningFlush {
@@ -166,6 +168,7 @@ impl<'s> Ingest<'s> {
             schemas,
             meters,
             counted_waits: (0, Duration::ZERO),
+            replayed: 0,
         }
     }
 
@@ -388,7 +391,7 @@ impl<'s> Ingest<'s> {
         }
         if lane.covers(transaction.final_lsn) {
             transaction.seq += lane.sequence_numbers(change);
-            self.meters.replayed_events.inc();
+            self.replayed += 1;
             return Ok(());
         }
         let taken = match lane.push(change, &at, self.epoch) {
@@ -640,6 +643,7 @@ impl Ingest<'_> {
         meters.buffer_depth.set(level(self.batch.rows));
         meters.buffer_bytes.set(level(self.batch.bytes));
         meters.spool_bytes.set(level(progress.spooled_bytes));
+        meters.replayed_events.inc_by(std::mem::take(&mut self.replayed));
         let (count, blocked) = self.counted_waits;
         meters.channel_full.inc_by(progress.full_count - count);
         meters.channel_blocked_seconds.inc_by((progress.blocked - blocked).as_secs_f64());

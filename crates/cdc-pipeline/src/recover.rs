@@ -82,10 +82,13 @@ fn with_schema(
     Ok(CommittedTable { schema: Arc::new(schema), pair, branch, ahead })
 }
 
-/// The furthest position that some table reached beyond the manifest.
+/// The furthest position that some table reached beyond the manifest, on whichever branch: what
+/// waits on `staging` is held too, also where it is about to become `main`.
 pub(crate) fn furthest_beyond(state: &CommitState) -> Option<CatchUp> {
-    let reached = state.tables.values().filter_map(|table| {
-        let (current, branch) = (&table.pair.current, table.branch);
+    let branches = [Branch::Main, Branch::Staging];
+    let heads = state.tables.values().flat_map(|table| branches.map(|branch| (table, branch)));
+    let reached = heads.filter_map(|(table, branch)| {
+        let current = &table.pair.current;
         let lsn = current.newest_lsn_to(branch)?;
         let at = ancestry(&current.metadata, current.head_id(branch))
             .filter_map(|snapshot| Stamp::of(snapshot))
@@ -126,10 +129,7 @@ pub(crate) fn iceberg_idents(
     table: &TableName,
     entry: &TableEntry,
 ) -> Result<(TableIdent, TableIdent), Error> {
-    let ident = |name: &Option<String>| {
-        let (namespace, name) = name.as_deref()?.split_once('.')?;
-        Some(TableIdent::new(namespace, name))
-    };
+    let ident = |name: &Option<String>| TableIdent::parse(name.as_deref()?);
     let idents = ident(&entry.iceberg_table).zip(ident(&entry.changes_iceberg_table));
     idents
         .ok_or_else(|| Error::BadManifest { detail: format!("table {table} has no iceberg_table") })
