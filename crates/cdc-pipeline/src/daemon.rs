@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use cdc_core::{Clock, ErrorKind, Lsn};
 use cdc_manifest::{LiveState, Manifest};
-use cdc_wal::{Connector, ResumePoint, Source, SourceOptions, StreamOptions, WalStream};
+use cdc_wal::{Connector, ResumePoint, Source, StreamOptions, WalStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,7 +20,7 @@ use crate::Error;
 use crate::batch::reconnect_delay;
 use crate::commit::CommitState;
 use crate::control::{ASKS_WAITING_MAX, Ask, ControlServer};
-use crate::evolve::{SchemaWatch, SourceCatalog};
+use crate::evolve::{OpenCatalog, SchemaWatch, SourceCatalog};
 use crate::fence::{Breaker, Fence, fenced, raise_generation};
 use crate::ingest::{Ingest, Schemas, Start};
 use crate::lake::{Components, Lake};
@@ -80,7 +80,9 @@ pub async fn run(
     let writer = tokio::spawn(writer.run(live_stop.clone()));
     let control = tokio::spawn(control.run(live_stop.clone()));
     let mut ends = Ends { live, asks };
-    let mut daemon = Daemon { settings, source: source.clone(), lake, breaker, stop, fence: None };
+    let catalogs = SourceCatalog::of(source);
+    let source = source.connector();
+    let mut daemon = Daemon { settings, source, catalogs, lake, breaker, stop, fence: None };
     let result = daemon.sessions(&mut ends).await;
     if let Err(error) = &result {
         tell_end(settings, &daemon.lake.meters, error);
@@ -97,13 +99,14 @@ pub async fn run(
 }
 
 /// Follows the source as [`run`] does, over components that the caller made: no lease is taken, no
-/// `live.json` written and nothing asked from outside.
+/// `live.json` written and nothing asked from outside. `catalogs` tells what the source's tables are.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn follow(
     settings: &DaemonSettings,
     source: &Connector,
+    catalogs: OpenCatalog,
     components: Components,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
@@ -112,8 +115,7 @@ pub async fn follow(
     let breaker = Arc::new(Breaker::new(settings.breaker));
     let (live, _) = watch::channel(first_facts(&manifest));
     let (_nobody, asks) = mpsc::channel(ASKS_WAITING_MAX);
-    let source = Source::from_connector(source.clone(), SourceOptions::default());
-    let mut daemon = Daemon { settings, source, lake, breaker, stop, fence: None };
+    let mut daemon = Daemon { settings, source, catalogs, lake, breaker, stop, fence: None };
     daemon.sessions(&mut Ends { live, asks }).await
 }
 
@@ -152,7 +154,8 @@ fn tell_end(settings: &DaemonSettings, meters: &Meters, error: &Error) {
 /// What all sessions of one process share.
 struct Daemon<'d> {
     settings: &'d DaemonSettings,
-    source: Source,
+    source: &'d Connector,
+    catalogs: OpenCatalog,
     lake: Lake,
     breaker: Arc<Breaker>,
     stop: &'d CancellationToken,
@@ -263,9 +266,9 @@ impl Daemon<'_> {
     /// What follows changes of tables, with a regular look at the catalog beside it.
     fn schemas(&self, manifest: &Manifest, lanes: &Lanes) -> Schemas {
         let publication = manifest.source.publication.as_str();
-        let schemas = Schemas::new(self.source.clone(), publication);
+        let schemas = Schemas::new((self.catalogs)(publication));
         let Some(interval) = self.settings.flush.schema_reconcile_interval else { return schemas };
-        let catalog = SourceCatalog::new(self.source.clone(), publication);
+        let catalog = (self.catalogs)(publication);
         let types = self.settings.replication.types.clone();
         let (task, ends) = SchemaWatch::new(catalog, types, interval, self.lake.meters.clone());
         ends.known.send_replace(lanes.known());
@@ -307,7 +310,7 @@ impl Daemon<'_> {
             .min(self.settings.buffer_bytes_max / STREAM_BUFFER_PART)
             .max(STREAM_BUFFER_BYTES_MIN);
         options.spool = crate::spool::options(self.settings)?;
-        Ok(WalStream::open(self.source.connector(), at, options).await?)
+        Ok(WalStream::open(self.source, at, options).await?)
     }
 
     /// Raises the generation: from now on a daemon of an older one cannot commit. That the slot is

@@ -52,6 +52,7 @@ pub use cdc_sink::FileCompression as Compression;
 pub use copy::InitProgress;
 pub use daemon::{follow, run};
 pub use error::Error;
+pub use evolve::{OpenCatalog, SchemaCatalog};
 pub use fence::BreakerSettings;
 pub use init::{InitReport, init};
 pub use lake::Components;

@@ -192,10 +192,8 @@ impl Meters {
                 .zero("toast_carried_columns", "Unchanged values taken from the row before"),
             lossy_values: add.zero("lossy_values", "Values replaced as declared"),
             foreign_commits: add.zero("foreign_commits", "Commits of others found on a table"),
-            schema_reconciles: add.zero(
-                "schema_reconciles",
-                "Changes of a table on the source taken over, by kind",
-            ),
+            schema_reconciles: add
+                .zero("schema_reconciles", "Changes of a table on the source taken over, by kind"),
             reconcile_staleness: add.zero(
                 "reconcile_staleness_seconds",
                 "Seconds since the tables were last compared with the catalog",

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::Error;
 use crate::commit::{BatchName, CommitState, EpochContent};
 use crate::control::{Command, ControlClient};
-use crate::evolve::{Evolution, OlderRows, SourceCatalog, TableAt};
+use crate::evolve::{Evolution, OlderRows, SchemaCatalog, SourceCatalog, TableAt};
 use crate::fence::{Breaker, BreakerSettings, Fence};
 use crate::lake::Lake;
 use crate::lease::Lease;

@@ -22,6 +22,7 @@ mod watch;
 
 pub(crate) use attribute::{TableAt, same_type};
 pub(crate) use catalog::SourceCatalog;
+pub use catalog::{OpenCatalog, SchemaCatalog};
 pub(crate) use judge::{Fill, OlderRows, judge};
 pub(crate) use watch::{Found, Known, KnownTable, SchemaWatch, WatchEnds};
 

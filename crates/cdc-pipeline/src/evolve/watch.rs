@@ -10,7 +10,7 @@ use cdc_wal::TableShape;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::{Evolution, SourceCatalog, TableAt};
+use super::{Evolution, SchemaCatalog, TableAt};
 use crate::Error;
 use crate::meters::Meters;
 use crate::settings::TypeSettings;
@@ -50,7 +50,7 @@ pub(crate) struct WatchEnds {
 
 /// The task.
 pub(crate) struct SchemaWatch {
-    catalog: SourceCatalog,
+    catalog: Box<dyn SchemaCatalog>,
     types: TypeSettings,
     interval: Duration,
     known: watch::Receiver<Known>,
@@ -62,7 +62,7 @@ pub(crate) struct SchemaWatch {
 impl SchemaWatch {
     /// A task that looks at once and then every `interval`.
     pub(crate) fn new(
-        catalog: SourceCatalog,
+        catalog: Box<dyn SchemaCatalog>,
         types: TypeSettings,
         interval: Duration,
         meters: Meters,

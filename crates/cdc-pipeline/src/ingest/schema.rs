@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cdc_core::{Lsn, TableName, TableSchema};
-use cdc_wal::{Relation, Source};
+use cdc_wal::Relation;
 use tokio::time::Instant;
 
 use super::Ingest;
 use crate::Error;
-use crate::evolve::{Evolution, Found, Next, OlderRows, SourceCatalog, TableAt, WatchEnds};
+use crate::evolve::{Evolution, Found, Next, OlderRows, SchemaCatalog, TableAt, WatchEnds};
 
 /// What the loop needs to follow changes of tables.
 pub(crate) struct Schemas {
-    catalog: SourceCatalog,
+    catalog: Box<dyn SchemaCatalog>,
     watch: Option<WatchEnds>,
     /// Tables that the catalog has otherwise, until the stream reaches where it was read.
     found: BTreeMap<TableName, Found>,
@@ -24,9 +24,8 @@ pub(crate) struct Schemas {
 }
 
 impl Schemas {
-    /// Questions go to this source.
-    pub(crate) fn new(source: Source, publication: &str) -> Schemas {
-        let catalog = SourceCatalog::new(source, publication);
+    /// Questions go to this catalog.
+    pub(crate) fn new(catalog: Box<dyn SchemaCatalog>) -> Schemas {
         Schemas { catalog, watch: None, found: BTreeMap::new(), reached: Lsn::ZERO }
     }
 

@@ -22,6 +22,7 @@ use crate::check::{Judge, Watch, watch};
 use crate::gate::GatedRuntime;
 use crate::lake::{self, FIRST_LSN};
 use crate::rng::Rng;
+use crate::schemas::catalogs;
 use crate::server::{PUBLICATION, Postgres, SLOT, SimDialer};
 use crate::store::{Disk, FaultStore};
 use crate::workload::Database;
@@ -375,7 +376,7 @@ impl Theatre {
             let url = "postgresql://cdc@sim:5432/shop?sslmode=disable".to_owned();
             let endpoint = Endpoint::parse(&url.into())?;
             let connector = Connector::new(endpoint).with_dialer(Arc::new(dialer));
-            cdc_pipeline::follow(&settings, &connector, components, &stop).await
+            cdc_pipeline::follow(&settings, &connector, catalogs(), components, &stop).await
         })
     }
 
