@@ -106,6 +106,8 @@ def check_table(table, request, catalog, ducks, problems):
     read = read.rename_columns(columns)
     same_rows("DuckDB", source, canonical(read, columns, types), columns, problems)
     check_changes(table, changes, problems)
+    if table.get("history"):
+        check_history(current, ducks, problems)
     for each in (current, changes):
         check_shape(each, table, request, problems)
     return len(source)
@@ -149,6 +151,27 @@ def check_changes(table, changes, problems):
     doubled = [key for key, n in Counter(keys).items() if n > 1]
     if doubled:
         problems.append(f"{len(doubled)} changes are twice in the changelog, e.g. {doubled[0]}")
+
+
+def check_history(table, ducks, problems):
+    """Every snapshot still reads, under the columns of its time, and has the rows that it says."""
+    for snapshot in table.snapshots():
+        totals = snapshot.summary.additional_properties
+        rows = int(totals["total-records"]) - int(totals["total-position-deletes"])
+        found = table.scan(snapshot_id=snapshot.snapshot_id).to_arrow()
+        names = [field.name for field in table.schemas()[snapshot.schema_id].fields]
+        if found.num_rows != rows or found.column_names != names:
+            problems.append(
+                f"pyiceberg: snapshot {snapshot.snapshot_id} has {found.num_rows} rows of "
+                f"{found.column_names}, not {rows} of {names}"
+            )
+        location = table.metadata_location.removeprefix("file://")
+        counted = ducks.execute(
+            "SELECT count(*) FROM iceberg_scan(?, snapshot_from_id = ?)",
+            [location, snapshot.snapshot_id],
+        ).fetchone()[0]
+        if counted != rows:
+            problems.append(f"DuckDB: snapshot {snapshot.snapshot_id} has {counted} rows, not {rows}")
 
 
 def position(snapshot):

@@ -10,8 +10,8 @@ use cdc_iceberg::TableNaming;
 use cdc_manifest::{PromotionMode, RawRetention};
 use cdc_pipeline::{
     BreakerSettings, CompactSettings, CompactionSettings, Compression, DaemonSettings, Failover,
-    FlushSettings, InitSettings, LakeSettings, OnError, RefSettings, ReplicationSettings,
-    Streaming, TableLabels, TruncateMode, TypeSettings, VerifySettings,
+    FlushSettings, InitSettings, LakeSettings, OnError, ReconcileSettings, RefSettings,
+    ReplicationSettings, Streaming, TableLabels, TruncateMode, TypeSettings, VerifySettings,
 };
 use cdc_runtime as conf;
 use cdc_runtime::Config;
@@ -47,6 +47,9 @@ pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
             max_bytes: bytes(flush.max_bytes),
             parallel_workers: count(flush.parallel_workers),
             drain_timeout: Duration::from_secs(flush.drain_timeout_sec),
+            schema_reconcile_interval: Some(Duration::from_secs(
+                flush.schema_reconcile_interval_sec,
+            )),
         },
         refs: refs(config),
         buffer_bytes_max: bytes(config.limits.buffer_bytes),
@@ -105,6 +108,23 @@ pub(crate) fn verify(config: &Config) -> Result<VerifySettings> {
         tables: Vec::new(),
         timeout: Duration::MAX,
         hold: VERIFY_HOLD,
+    })
+}
+
+/// How long `reconcile --force` waits for the daemon.
+const RECONCILE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Settings of `reconcile`, over all tables and as a plan.
+pub(crate) fn reconcile(config: &Config) -> Result<ReconcileSettings> {
+    refuse_unsupported(config)?;
+    Ok(ReconcileSettings {
+        lake: lake(config)?,
+        replication: replication(config)?,
+        refs: refs(config),
+        breaker: breaker(config),
+        tables: Vec::new(),
+        force: false,
+        patience: RECONCILE_PATIENCE,
     })
 }
 

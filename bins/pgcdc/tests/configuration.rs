@@ -114,7 +114,7 @@ fn show_hides_secrets_and_can_be_checked_again() {
 #[test]
 fn what_is_not_available_is_refused_by_name() {
     let dir = directory_with(GOOD);
-    for line in ["compact", "reconcile", "table resync a.b"] {
+    for line in ["table resync a.b"] {
         let args: Vec<&str> = line.split(' ').collect();
         let run = pgcdc(dir.path(), &args);
         let name = line.trim_end_matches(" a.b");

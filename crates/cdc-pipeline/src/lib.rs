@@ -18,6 +18,8 @@ mod copy;
 mod cut;
 mod daemon;
 mod error;
+mod evolve;
+mod evolve_tables;
 mod fence;
 mod fence_tables;
 mod flush;
@@ -36,6 +38,7 @@ mod plan;
 mod preflight;
 mod promotion;
 mod quarantine;
+mod reconcile;
 mod recover;
 mod refs;
 mod register;
@@ -55,12 +58,14 @@ pub use compact::{
 pub use copy::InitProgress;
 pub use daemon::{follow, run};
 pub use error::Error;
+pub use evolve::{OpenCatalog, SchemaCatalog};
 pub use fence::BreakerSettings;
 pub use init::{InitReport, init};
 pub use lake::Components;
 pub use lease::Lease;
 pub use meters::{Meters, TableLabels};
 pub use preflight::preflight;
+pub use reconcile::{ReconcileReport, ReconcileSettings, TablePlan, reconcile};
 pub use register::{Registered, register};
 pub use settings::{
     DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, OnError, RefSettings,

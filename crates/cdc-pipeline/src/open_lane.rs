@@ -2,9 +2,10 @@
 //! the key columns of the live files.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use cdc_core::{Epoch, TableName, UnrepresentablePolicy};
+use cdc_core::{Epoch, TableName, TableSchema, UnrepresentablePolicy};
 use cdc_iceberg::{LiveFile, live_files, load_position_deletes};
 use cdc_manifest::layout;
 use cdc_sink::index::{IdentityHasher, IndexBuilder, IndexOptions, IndexStamp, KeyIndex, Opened};
@@ -58,14 +59,16 @@ impl LaneOpener {
         repoint_on_disk(directory, before, after, moved).await
     }
 
-    /// A writer for the table as committed, and the first free part number of the epoch to come.
+    /// A writer for the table as committed, for changes of this schema, and the first free part number
+    /// of the epoch to come.
     pub(crate) async fn open(
         &self,
-        table: &TableName,
         committed: &CommittedTable,
+        schema: &Arc<TableSchema>,
         epoch: Epoch,
     ) -> Result<(DeltaWriter, u32), Error> {
-        let stamp = index_stamp(&self.lake_id, committed);
+        let table = &schema.table;
+        let stamp = index_stamp(&self.lake_id, committed, schema);
         let directory = index_directory(&self.state_dir, table);
         let (dir, expected) = (directory.clone(), stamp.clone());
         let opened = blocking("index opening", move || {
@@ -75,7 +78,7 @@ impl LaneOpener {
         let index = match opened {
             Opened::Ready(index) => index,
             Opened::Stale(_) | Opened::Absent => {
-                self.rebuild(table, committed, directory, stamp).await?
+                self.rebuild(committed, schema, directory, stamp).await?
             }
         };
         let context = DeltaContext {
@@ -104,11 +107,12 @@ impl LaneOpener {
     /// The index anew, from the identity columns of the live rows.
     async fn rebuild(
         &self,
-        table: &TableName,
         committed: &CommittedTable,
+        schema: &Arc<TableSchema>,
         directory: PathBuf,
         stamp: IndexStamp,
     ) -> Result<KeyIndex, Error> {
+        let table = &schema.table;
         let wrong = || Error::iceberg(table);
         let current = &committed.pair.current;
         let files = match current.head_id(self.lake.branch) {
@@ -137,8 +141,7 @@ impl LaneOpener {
         })
         .await?;
         let count = files.len();
-        let index =
-            rebuild_index(&self.lake.store, &committed.schema, files, builder, stamp).await?;
+        let index = rebuild_index(&self.lake.store, schema, files, builder, stamp).await?;
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(%table, files = count, records = index.records(), duration_ms, "index rebuilt");
         Ok(index)

@@ -129,6 +129,8 @@ pub struct FlushSettings {
     pub parallel_workers: usize,
     /// Time that a drain may take.
     pub drain_timeout: Duration,
+    /// How often tables are compared with the source's catalog; `None` is never.
+    pub schema_reconcile_interval: Option<Duration>,
 }
 
 /// Refs after each flush, and snapshots besides those that refs name.

@@ -192,6 +192,11 @@ impl Reader {
             source,
         };
         let (file, metadata) = LakeFile::open(&self.lake, &job.key).await.map_err(failed)?;
+        let rows = metadata.metadata().file_metadata().num_rows();
+        if usize::try_from(rows).is_ok_and(|rows| job.deleted.len() >= rows) {
+            // it may be older than a column of the key
+            return Ok(());
+        }
         let identity = self.identity(metadata.metadata(), &job.key)?;
         let present: Vec<FieldId> =
             identity.iter().filter(|column| column.is_present).map(|column| column.id).collect();

@@ -6,6 +6,7 @@ mod compaction;
 mod connection;
 mod crash;
 mod edges;
+mod evolution;
 mod fencing;
 mod identity;
 mod memory;
@@ -107,6 +108,7 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         promotion::SCENARIOS,
         edges::SCENARIOS,
         types::SCENARIOS,
+        evolution::SCENARIOS,
         verify::SCENARIOS,
         bad_input::SCENARIOS,
         quarantine::SCENARIOS,

@@ -8,6 +8,7 @@ mod discover;
 pub(crate) mod init;
 pub(crate) mod preflight;
 pub(crate) mod quickstart;
+mod reconcile;
 pub(crate) mod start;
 mod status;
 mod teardown;
@@ -37,7 +38,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Teardown(args) => teardown::run(&context, args.yes),
         Command::Quickstart(args) => quickstart::run(&context, &args),
         Command::Compact(args) => compact::run(&context, &args),
-        Command::Reconcile(_) => unavailable::run(&context, "reconcile"),
+        Command::Reconcile(args) => reconcile::run(&context, &args),
         Command::Verify(args) => return verify::run(&context, &args),
         Command::Table(command) => unavailable::run(&context, table_command(&command)),
         Command::Catalog(CatalogCommand::Register(args)) => catalog::register(&context, args.json),

@@ -19,6 +19,7 @@ use crate::commit::CommitState;
 use crate::control::{Command, CompactOrder, CompactState, ControlClient};
 use crate::fence::{Breaker, Fence, raise_generation};
 use crate::lake::Lake;
+use crate::lanes::index_stamp;
 use crate::lease::Lease;
 use crate::open_lane::index_directory;
 use crate::promotion::adopt_staging;
@@ -196,7 +197,7 @@ async fn one_table(
         Err(reason) => return Ok(skipped(reason)),
     };
     let lake_id = state.manifest.value.lake_id.clone();
-    let before = state.tables.get(table).map(|table| crate::lanes::index_stamp(&lake_id, table));
+    let before = state.tables.get(table).map(|table| index_stamp(&lake_id, table, &table.schema));
     let prepared = match job.run().await {
         Ok(Some(prepared)) => prepared,
         Ok(None) => return Err(Error::CompactStopped),
@@ -211,7 +212,7 @@ async fn one_table(
     if let (Some(moved), Some(before), Some(after)) =
         (finished.moved, before, state.tables.get(table))
     {
-        let after = crate::lanes::index_stamp(&lake_id, after);
+        let after = index_stamp(&lake_id, after, &after.schema);
         crate::open_lane::repoint_on_disk(directory, before, after, moved).await?;
     }
     if let Some(reason) = finished.dropped {

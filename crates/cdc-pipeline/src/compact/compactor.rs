@@ -393,8 +393,14 @@ impl Compactor {
     pub(crate) async fn settle(&mut self) {
         self.stop.cancel();
         match std::mem::replace(&mut self.stage, Stage::Idle) {
-            Stage::Preparing { job, .. } => drop(job.await),
-            Stage::Sweeping { job } => drop(job.await),
+            Stage::Preparing { job, .. } => {
+                job.abort();
+                drop(job.await);
+            }
+            Stage::Sweeping { job } => {
+                job.abort();
+                drop(job.await);
+            }
             Stage::Idle | Stage::Ready { .. } | Stage::Committing { .. } => {}
         }
     }
@@ -431,7 +437,7 @@ impl Workshop {
         let (Some(entry), Some(committed)) = (written, state.tables.get(table)) else {
             return Err("the table is not written at present".to_owned());
         };
-        if committed.covered() > state.manifest.value.commit_lsn {
+        if committed.covered() > state.manifest.value.commit_lsn || committed.ahead.is_some() {
             return Err("a crash left the table ahead of the manifest; hint: start the daemon, it catches up".to_owned());
         }
         let thresholds = Thresholds {
@@ -464,7 +470,12 @@ impl Workshop {
 
     /// A sweep of the tables as they are.
     pub(crate) fn sweep(&self, state: &CommitState, stop: &CancellationToken) -> Sweep {
-        let pairs = state.tables.iter();
+        // one that is not written may be made anew meanwhile
+        let is_written = |table: &TableName| {
+            let entry = state.manifest.value.tables.get(table);
+            entry.is_some_and(TableEntry::is_written)
+        };
+        let pairs = state.tables.iter().filter(|(table, _)| is_written(table));
         Sweep {
             lake: state.lake.clone(),
             manifest: state.manifest.value.clone(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cdc_core::{Epoch, TableName, failpoint};
+use cdc_core::{Epoch, TableName, TableSchema, failpoint};
 use cdc_iceberg::{
     DataFile, DeletedRows, LiveFile, LiveFiles, PositionDeletes, current_schema,
     data_file_from_parquet, live_files, load_deleted_rows, write_position_deletes,
@@ -67,6 +67,8 @@ pub(crate) struct Rewrite {
     pub(crate) data_files: Vec<DataFile>,
     /// What the spent delete files said of files that stay.
     pub(crate) delete_files: Vec<DataFile>,
+    /// The schema of the new files.
+    pub(crate) schema: Arc<TableSchema>,
     pub(crate) patch: IndexPatch,
     pub(crate) is_patch_whole: bool,
     /// The directory of the new files, with a trailing slash.
@@ -159,6 +161,7 @@ impl Job {
             spent_deletes,
             data_files,
             delete_files: delete_files.new,
+            schema: Arc::clone(&self.committed.schema),
             patch: rewritten.patch,
             is_patch_whole: rewritten.is_patch_whole,
             directory,

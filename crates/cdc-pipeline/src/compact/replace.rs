@@ -17,12 +17,17 @@ use cdc_iceberg::{
 };
 use cdc_manifest::Manifest;
 use cdc_sink::index::{IndexPatch, Record};
+use cdc_sink::index_identity;
 use uuid::Uuid;
 
 use super::prepare::{Prepared, Rewrite};
 use super::remap::remap;
 use crate::Error;
 use crate::commit::{CommitState, point_at};
+
+/// Rows deleted beside one rewrite that are looked up in the new files, at most. Each takes about 150
+/// bytes meanwhile.
+const REMAPPED_ROWS_MAX: u64 = 500_000;
 
 /// Where the rows of a table went, for its key index.
 #[derive(Debug)]
@@ -154,6 +159,9 @@ impl CommitState {
         let told = |error: Error| cdc_core::chain(&error);
         let gone = || "its files were replaced meanwhile".to_owned();
         let committed = self.tables.get(table).ok_or_else(gone)?;
+        if index_identity(&rewrite.schema) != index_identity(&committed.schema) {
+            return Err("its rows are told apart otherwise since".to_owned());
+        }
         let current = &committed.pair.current;
         let head = committed.head_id().ok_or_else(gone)?;
         let files = self.lake.tables.files();
@@ -177,6 +185,11 @@ impl CommitState {
             .collect();
         let rows = load_deleted_rows(files, &live.data_files, &since).await;
         let rows = rows.map_err(wrong()).map_err(told)?;
+        let moved = rows.by_file.iter().filter(|(location, _)| rewrite.inputs.contains(*location));
+        let moved: u64 = moved.map(|(_, rows)| rows.len()).sum();
+        if moved > REMAPPED_ROWS_MAX {
+            return Err(format!("{moved} of its rows were deleted meanwhile"));
+        }
         let (store, schema) = (&self.lake.store, &committed.schema);
         let Rewrite { patch, inputs, .. } = rewrite;
         let remapped = remap(store, table, schema, &inputs, patch, &rows).await.map_err(told)?;

@@ -29,6 +29,8 @@ pub(crate) enum Command {
         /// The request that holds intake.
         hold: i64,
     },
+    /// Compare the tables with the source's catalog now. Answered by null, before that is done.
+    Reconcile,
     /// Write into the manifest what was found equal. Answered by null.
     RecordVerified(VerifiedRecord),
     /// Compact as soon as nothing else is being compacted. Answered at once, by null.

@@ -36,10 +36,9 @@ pub(crate) async fn plan_purge(
     let Some(head) = pair.changes.head_id(lake.branch) else { return Ok(None) };
     let live = live_files(lake.tables.files(), &pair.changes.metadata, head).await;
     let live = live.map_err(Error::iceberg(table))?;
-    let mut plan =
-        PurgePlan { files: BTreeSet::new(), rows: 0, epoch_to: Epoch(0), lsn_to: Lsn::ZERO };
+    let mut past = Vec::new();
     // files are in the order of their commits, which is that of their epochs
-    for file in live.data_files {
+    for file in &live.data_files {
         let upper =
             |column: meta::MetaColumn| match column_bounds(&file.file, column.field_id).upper {
                 Some(BoundValue::Int64(value)) => Some(value),
@@ -53,10 +52,22 @@ pub(crate) async fn plan_purge(
         if newest >= cutoff.timestamp_micros() {
             break;
         }
+        past.push((Epoch(epoch.cast_unsigned()), Lsn(lsn.cast_unsigned()), file));
+    }
+    // an epoch goes as a whole, for a transaction may be in several of its files
+    let first_kept = live.data_files.get(past.len());
+    if let Some(first_kept) = first_kept {
+        let kept = column_bounds(&first_kept.file, meta::EPOCH.field_id).lower;
+        let Some(BoundValue::Int64(kept)) = kept else { return Ok(None) };
+        past.retain(|(epoch, ..)| *epoch < Epoch(kept.cast_unsigned()));
+    }
+    let mut plan =
+        PurgePlan { files: BTreeSet::new(), rows: 0, epoch_to: Epoch(0), lsn_to: Lsn::ZERO };
+    for (epoch, lsn, file) in past {
         plan.rows += file.record_count;
-        plan.epoch_to = plan.epoch_to.max(Epoch(epoch.cast_unsigned()));
-        plan.lsn_to = plan.lsn_to.max(Lsn(lsn.cast_unsigned()));
-        plan.files.insert(file.location);
+        plan.epoch_to = plan.epoch_to.max(epoch);
+        plan.lsn_to = plan.lsn_to.max(lsn);
+        plan.files.insert(file.location.clone());
     }
     Ok((!plan.files.is_empty()).then_some(plan))
 }

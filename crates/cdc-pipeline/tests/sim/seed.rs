@@ -23,6 +23,7 @@ use crate::check::{Judge, Watch, watch};
 use crate::gate::GatedRuntime;
 use crate::lake::{self, FIRST_LSN};
 use crate::rng::Rng;
+use crate::schemas::catalogs;
 use crate::server::{PUBLICATION, Postgres, SLOT, SimDialer};
 use crate::store::{Disk, FaultStore};
 use crate::workload::Database;
@@ -92,6 +93,7 @@ impl Plan {
                 max_bytes: usize::try_from(rng.between(2_000, 400_000)).unwrap_or(2_000),
                 parallel_workers: rng.index(4) + 1,
                 drain_timeout: Duration::from_secs(30),
+                schema_reconcile_interval: None,
             },
             compaction: None,
         }
@@ -380,7 +382,7 @@ impl Theatre {
             let url = "postgresql://cdc@sim:5432/shop?sslmode=disable".to_owned();
             let endpoint = Endpoint::parse(&url.into())?;
             let connector = Connector::new(endpoint).with_dialer(Arc::new(dialer));
-            cdc_pipeline::follow(&settings, &connector, components, &stop).await
+            cdc_pipeline::follow(&settings, &connector, catalogs(), components, &stop).await
         })
     }
 

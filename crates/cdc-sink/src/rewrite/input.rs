@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow::array::{
     Array as _, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array,
 };
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use arrow::util::display::FormatOptions;
 use cdc_core::{FieldId, TableName, TableSchema};
 use cdc_iceberg::RowSet;
 use cdc_manifest::LakeStore;
@@ -24,6 +25,10 @@ use crate::{Error, Result};
 const BATCH_ROWS_MAX: usize = 8192;
 /// Bytes of values that a batch should hold at most, by the file's own sizes.
 const BATCH_BYTES: usize = 2 << 20;
+
+/// A value that the table's type cannot hold is an error, never NULL.
+const EXACT: CastOptions<'static> =
+    CastOptions { safe: false, format_options: FormatOptions::new() };
 
 /// A file whose rows are rewritten.
 #[derive(Clone, Debug)]
@@ -144,7 +149,7 @@ impl RawBatch {
             if array.data_type() == field.data_type() {
                 return Ok(array);
             }
-            cast(&array, field.data_type())
+            cast_with_options(&array, field.data_type(), &EXACT)
         };
         let columns = schema.columns.iter().zip(arrow_schema.fields()).map(column);
         let columns = columns.collect::<std::result::Result<Vec<_>, ArrowError>>()?;
