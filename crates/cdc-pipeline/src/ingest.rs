@@ -122,7 +122,7 @@ enum Action {
     Drain,
     Asked(Ask),
     HoldOver,
-    Compaction(Box<Step>),
+    Compaction(Step),
     Found(Box<Found>),
 }
 
@@ -237,7 +237,7 @@ impl<'s> Ingest<'s> {
             () = until(self.cut.held_until()) => Ok(Action::HoldOver),
             ask = self.cut.next_ask() => Ok(Action::Asked(ask)),
             step = self.compactor.next_step(), if !self.draining => {
-                Ok(Action::Compaction(Box::new(step)))
+                Ok(Action::Compaction(step))
             }
             found = self.schemas.next_found() => Ok(Action::Found(Box::new(found))),
             changed = self.progress.changed() => match changed {
@@ -295,7 +295,7 @@ impl<'s> Ingest<'s> {
                 Ok(())
             }
             Action::Compaction(step) => {
-                self.compactor.apply(*step);
+                self.compactor.apply(step);
                 Ok(())
             }
             Action::Found(found) => {

@@ -127,9 +127,9 @@ async fn with_daemon(
             () = stop.cancelled() => return Err(Error::CompactStopped),
         }
         let question = Command::CompactState { request: begun.id };
-        match client.ask::<CompactState>(question, ASK_PATIENCE).await?.value {
-            CompactState { report: Some(report) } => return Ok(report),
-            CompactState { report: None } => {}
+        let state = client.ask::<CompactState>(question, ASK_PATIENCE).await?.value;
+        if let Some(report) = state.report {
+            return Ok(report);
         }
     }
 }

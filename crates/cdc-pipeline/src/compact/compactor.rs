@@ -100,7 +100,7 @@ pub(crate) enum Step {
     /// A run is due.
     Due,
     /// A table was prepared.
-    Prepared(Result<Option<Prepared>, Error>),
+    Prepared(Box<Result<Option<Prepared>, Error>>),
     /// The sweep is over.
     Swept(Result<Swept, Error>),
 }
@@ -167,7 +167,7 @@ impl Compactor {
             Stage::Preparing { job, .. } => {
                 let joined = job.await;
                 let failed = |source| Err(Error::Worker { task: "compaction", source });
-                Step::Prepared(joined.unwrap_or_else(failed))
+                Step::Prepared(Box::new(joined.unwrap_or_else(failed)))
             }
             Stage::Sweeping { job } => {
                 let joined = job.await;
@@ -199,7 +199,7 @@ impl Compactor {
                 };
                 self.begin(None, order);
             }
-            Step::Prepared(prepared) => self.prepared(prepared),
+            Step::Prepared(prepared) => self.prepared(*prepared),
             Step::Swept(swept) => {
                 self.stage = Stage::Idle;
                 match swept {
