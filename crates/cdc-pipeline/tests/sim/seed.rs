@@ -120,7 +120,7 @@ async fn live(seed: u64, transactions: usize, directory: &Path) -> Outcome {
     let mut rng = Rng::new(seed);
     let mut plan = Plan::new(&mut rng);
     // not drawn: a seed without it is the seed that it was before there was compaction
-    plan.compaction = (seed % 2 == 0).then(|| Duration::from_secs(1 + seed % 20));
+    plan.compaction = seed.is_multiple_of(2).then(|| Duration::from_secs(1 + seed % 20));
     let world = World::new(rng.fork());
     world.log(format_args!("{plan:?}"));
     let mut theatre = Theatre::new(plan, world, &mut rng, directory);
