@@ -490,6 +490,7 @@ impl<'s> Ingest<'s> {
 
     /// Flushes the batch; with a `cut` behind its last commit the manifest covers that as well.
     async fn start_flush(&mut self, cut: Option<Lsn>) -> Result<(), Error> {
+        self.advance_compaction();
         let Some(mut state) = self.state.take() else { return Ok(()) };
         lose_stream_at("s5")?;
         self.catch_up = None;

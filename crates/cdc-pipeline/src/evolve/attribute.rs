@@ -114,7 +114,14 @@ impl Reading<'_> {
         if first.iter().all(|(_, dropped)| !dropped) || later.len() == count {
             return Added::Are(first.iter().map(|(attnum, _)| *attnum).collect());
         }
-        Added::Unclear
+        // those that are dropped by now may have been so before this message
+        let live: Vec<i16> = later.iter().filter(|a| !a.1).map(|a| a.0).take(count).collect();
+        let seen = &self.relation.columns[self.relation.columns.len() - count..];
+        let fits = |(column, attnum): (&RelationColumn, &i16)| self.is_told(column, *attnum);
+        match live.len() == count && seen.iter().zip(&live).all(fits) {
+            true => Added::Are(live),
+            false => Added::Unclear,
+        }
     }
 
     /// Whether the schema or the catalog gives this attribute this name and type.

@@ -19,9 +19,7 @@ impl Ingest<'_> {
         if self.draining || self.flush.is_some() {
             return;
         }
-        let Some(state) = &self.state else { return };
-        let lanes = &self.lanes;
-        self.compactor.advance(state, |table| lanes.hasher(table));
+        self.advance_compaction();
         let Some(finish) = self.take_finish() else { return };
         let Some(mut state) = self.state.take() else { return };
         let job = tokio::spawn(async move {
@@ -29,6 +27,14 @@ impl Ingest<'_> {
             Flushed { state, outcome }
         });
         self.flush = Some(RunningFlush { job, token: None, then: Then::Nobody });
+    }
+
+    /// Starts what can be started while no flush has the committed state; called before each, so that
+    /// flushes without a pause leave it its turn.
+    pub(super) fn advance_compaction(&mut self) {
+        let Some(state) = self.state.as_ref().filter(|_| !self.draining) else { return };
+        let lanes = &self.lanes;
+        self.compactor.advance(state, |table| lanes.hasher(table));
     }
 
     /// What is to be committed now: something is ready, and its table's encoder stands still until
