@@ -106,6 +106,8 @@ def check_table(table, request, catalog, ducks, problems):
     read = read.rename_columns(columns)
     same_rows("DuckDB", source, canonical(read, columns, types), columns, problems)
     check_changes(table, changes, problems)
+    if table.get("history"):
+        check_history(current, ducks, problems)
     for each in (current, changes):
         check_shape(each, table, request, problems)
     return len(source)
@@ -151,6 +153,27 @@ def check_changes(table, changes, problems):
         problems.append(f"{len(doubled)} changes are twice in the changelog, e.g. {doubled[0]}")
 
 
+def check_history(table, ducks, problems):
+    """Every snapshot still reads, under the columns of its time, and has the rows that it says."""
+    for snapshot in table.snapshots():
+        totals = snapshot.summary.additional_properties
+        rows = int(totals["total-records"]) - int(totals["total-position-deletes"])
+        found = table.scan(snapshot_id=snapshot.snapshot_id).to_arrow()
+        names = [field.name for field in table.schemas()[snapshot.schema_id].fields]
+        if found.num_rows != rows or found.column_names != names:
+            problems.append(
+                f"pyiceberg: snapshot {snapshot.snapshot_id} has {found.num_rows} rows of "
+                f"{found.column_names}, not {rows} of {names}"
+            )
+        location = table.metadata_location.removeprefix("file://")
+        counted = ducks.execute(
+            "SELECT count(*) FROM iceberg_scan(?, snapshot_from_id = ?)",
+            [location, snapshot.snapshot_id],
+        ).fetchone()[0]
+        if counted != rows:
+            problems.append(f"DuckDB: snapshot {snapshot.snapshot_id} has {counted} rows, not {rows}")
+
+
 def position(snapshot):
     """The log position that a snapshot brought the table to; None for somebody else's snapshot."""
     text = snapshot.summary.additional_properties.get("pgcdc.lsn-to") if snapshot.summary else None
@@ -180,7 +203,10 @@ def check_shape(table, request_table, request, problems):
     if reached != sorted(reached):
         problems.append(f"{name}: a snapshot moves the table backwards: {reached}")
     # a flush that died may leave files that nothing names; its successor takes other names
-    is_matched = set(flushes) <= epochs if request["orphans"] else set(flushes) == epochs
+    # and a table that has forgotten snapshots has files of flushes it no longer tells of
+    known = {snapshot.snapshot_id for snapshot in history} | {None}
+    is_part = request["orphans"] or any(s.parent_snapshot_id not in known for s in history)
+    is_matched = set(flushes) <= epochs if is_part else set(flushes) == epochs
     if any(n > 1 for n in flushes.values()) or not is_matched:
         problems.append(f"{name}: flush snapshots of epochs {sorted(flushes.elements())}, delta files of {sorted(epochs)}")
     snapshot = table.current_snapshot()

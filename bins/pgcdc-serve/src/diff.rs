@@ -18,7 +18,7 @@ pub(crate) fn run(common: &Common, args: &DiffArgs) -> anyhow::Result<()> {
     let answer = runtime.block_on(plane.diff(&caller, &args.from, &args.to))?;
     print(&answer, args.json)?;
     if args.exit_code && !answer.diff.promote_safe {
-        return Err(Blocked.into());
+        return Err(Blocked::by(&answer.diff).into());
     }
     Ok(())
 }

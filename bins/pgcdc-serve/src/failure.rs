@@ -2,6 +2,7 @@
 //! this binary that decides either.
 
 use anyhow::Error;
+use cdc_manifest::ContractDiff;
 use cdc_runtime::{CommandKind, ExitCode};
 use cdc_serve::Code;
 
@@ -13,9 +14,18 @@ struct Unavailable(&'static str);
 /// A verdict that blocks; what it is about was printed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "not safe to promote; hint: see the reasons above, and promote with --force if they are wanted"
+    "{to} is not safe to promote to {from}; hint: see the reasons above, and promote with --force if they are wanted"
 )]
-pub(crate) struct Blocked;
+pub(crate) struct Blocked {
+    from: String,
+    to: String,
+}
+
+impl Blocked {
+    pub(crate) fn by(diff: &ContractDiff) -> Self {
+        Self { from: diff.from.clone(), to: diff.to.clone() }
+    }
+}
 
 /// A command line or a configuration that does not allow what is asked for.
 #[derive(Debug, thiserror::Error)]

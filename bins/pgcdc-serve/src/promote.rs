@@ -10,12 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use cdc_core::{SystemClock, TableName};
+use cdc_core::{Clock as _, SystemClock, TableName};
 use cdc_governance::{AuditLog, AuditRecord, Decision, Event, Phase, Surface};
 use cdc_iceberg::{Branch, CommitOutcome, Committer, LakeFiles, SqliteCatalog, Table, TableIdent};
-use cdc_manifest::{
-    Cut, CutResolver, CutSpec, LakeStore, MAIN, Manifest, ManifestStore, RefsStore,
-};
+use cdc_manifest::{Cut, LakeStore, MAIN, Manifest, ManifestStore, RefsStore};
 use cdc_runtime::Config;
 use cdc_serve::Caller;
 
@@ -23,8 +21,6 @@ use crate::cli::{Common, PromoteArgs};
 use crate::failure::{Blocked, Refused};
 use crate::{diff, setup};
 
-/// File name of the embedded catalog below the state directory.
-const CATALOG_FILE: &str = "catalog.db";
 /// The audit chain that commands at a prompt share.
 const AUDIT_WRITER: &str = "cli";
 /// How often a branch is tried that the daemon's commits keep moving under us.
@@ -41,7 +37,10 @@ pub(crate) fn run(common: &Common, args: &PromoteArgs) -> anyhow::Result<()> {
 
 fn check(args: &PromoteArgs, config: &Config) -> anyhow::Result<()> {
     if args.to != MAIN {
-        bail!(Refused::usage(format!("--to {}: only `main` can be moved", args.to)));
+        bail!(Refused::usage(format!(
+            "--to {}: only `main` can be moved; hint: leave --to out",
+            args.to
+        )));
     }
     if args.reason.as_deref().is_some_and(|reason| reason.trim().is_empty()) {
         bail!(Refused::usage("--reason is empty; hint: say why, for the audit record".to_owned()));
@@ -66,18 +65,18 @@ async fn promote(config: &Config, args: &PromoteArgs) -> anyhow::Result<()> {
     let audit = Audit::open(config, args, &caller)?;
     if !answer.diff.promote_safe && !args.force {
         audit.write(Phase::Outcome, Decision::Deny, None, None)?;
-        return Err(Blocked.into());
+        return Err(Blocked::by(&answer.diff).into());
     }
-    let store = LakeStore::open_read_only(&setup::storage(config)?)?;
-    let mover = Mover::open(config, store)?;
-    let cut = mover.resolver.resolve(&CutSpec::of_ref(&args.from)).await?;
-    audit.write(Phase::Plan, Decision::Allow, Some(&cut), None)?;
-    let moved = mover.move_main(&cut).await;
+    let mover = Mover::open(config)?;
+    // what was compared, not what the ref has moved to since
+    let cut = &answer.to;
+    audit.write(Phase::Plan, Decision::Allow, Some(cut), None)?;
+    let moved = mover.move_main(cut).await;
     let (decision, error) = match &moved {
         Ok(()) => (Decision::Allow, None),
         Err(error) => (Decision::Error, Some(format!("{error:#}"))),
     };
-    audit.write(Phase::Outcome, decision, Some(&cut), error)?;
+    audit.write(Phase::Outcome, decision, Some(cut), error)?;
     moved?;
     eprintln!("main is now {} (epoch {}, {})", cut.name, cut.epoch, cut.commit_lsn);
     Ok(())
@@ -111,7 +110,6 @@ impl<'a> Audit<'a> {
         let record = AuditRecord {
             phase,
             event: Event::Promote,
-            audit: true,
             surface: Surface::Cli,
             endpoint: "promote".into(),
             principal: self.caller.principal.clone(),
@@ -131,18 +129,24 @@ impl<'a> Audit<'a> {
 
 /// Moves `main`.
 struct Mover {
-    resolver: CutResolver,
     manifests: ManifestStore,
     refs: RefsStore,
     tables: Committer,
 }
 
 impl Mover {
-    fn open(config: &Config, store: LakeStore) -> anyhow::Result<Mover> {
-        let catalog = SqliteCatalog::open(&config.state_dir().join(CATALOG_FILE))?;
+    fn open(config: &Config) -> anyhow::Result<Mover> {
+        let store = LakeStore::open_read_only(&setup::storage(config)?)?;
+        let catalog = config.state_dir().join(SqliteCatalog::FILE_NAME);
+        if !catalog.is_file() {
+            bail!(Refused::usage(format!(
+                "there is no catalog {}; hint: promote where the daemon keeps its state, or run `pgcdc catalog register`",
+                catalog.display()
+            )));
+        }
+        let catalog = SqliteCatalog::open(&catalog)?;
         let files = LakeFiles::new(Arc::clone(store.store()), store.location().clone());
         Ok(Mover {
-            resolver: CutResolver::new(store.clone(), setup::promotion(config)),
             manifests: ManifestStore::new(store.clone()),
             refs: RefsStore::new(store),
             tables: Committer::new(files, Arc::new(catalog), Arc::new(SystemClock)),
@@ -151,21 +155,26 @@ impl Mover {
 
     async fn move_main(&self, cut: &Cut) -> anyhow::Result<()> {
         let manifest = self.manifests.require().await?.value;
-        for (name, table) in &cut.tables {
+        let mut main = cut.clone();
+        for (name, table) in &mut main.tables {
             let (current, changes) = idents(&manifest, name)?;
-            for (ident, snapshot) in
-                [(current, table.snapshot_id), (changes, table.changes_snapshot_id)]
-            {
-                if let Some(snapshot) = snapshot {
-                    self.point(&ident, snapshot).await.with_context(|| format!("table {name}"))?;
-                }
+            let of_table = || format!("table {name}");
+            // the ref names the metadata in which `main` stands there
+            if let Some(snapshot) = table.snapshot_id {
+                let at = self.point(&current, snapshot).await.with_context(of_table)?;
+                table.metadata_location = Some(at);
+            }
+            if let Some(snapshot) = table.changes_snapshot_id {
+                let at = self.point(&changes, snapshot).await.with_context(of_table)?;
+                table.changes_metadata_location = Some(at);
             }
         }
-        Ok(self.refs.promote(cut, SystemClock.now()).await?)
+        Ok(self.refs.promote(&main, SystemClock.now()).await?)
     }
 
-    /// Points the branch `main` of a table at a snapshot, however often the daemon commits meanwhile.
-    async fn point(&self, ident: &TableIdent, snapshot: i64) -> anyhow::Result<()> {
+    /// Points the branch `main` of a table at a snapshot, however often the daemon commits meanwhile,
+    /// and gives the location of the metadata in which it does.
+    async fn point(&self, ident: &TableIdent, snapshot: i64) -> anyhow::Result<String> {
         for _ in 0..TRIES_MAX {
             let table = self.tables.load(ident).await?;
             expect_snapshot(&table, snapshot)?;
@@ -173,8 +182,8 @@ impl Mover {
             if let CommitOutcome::Unknown(unresolved) = &outcome {
                 outcome = self.tables.resolve(unresolved).await?;
             }
-            if let CommitOutcome::Committed(_) = outcome {
-                return Ok(());
+            if let CommitOutcome::Committed(moved) = outcome {
+                return Ok(moved.metadata_location);
             }
             tokio::time::sleep(TRY_PAUSE).await;
         }
@@ -194,10 +203,7 @@ fn expect_snapshot(table: &Table, snapshot: i64) -> anyhow::Result<()> {
 
 /// The Iceberg names of a table of the cut.
 fn idents(manifest: &Manifest, name: &TableName) -> anyhow::Result<(TableIdent, TableIdent)> {
-    let ident = |name: &Option<String>| {
-        let (namespace, name) = name.as_deref()?.split_once('.')?;
-        Some(TableIdent::new(namespace, name))
-    };
+    let ident = |name: &Option<String>| TableIdent::parse(name.as_deref()?);
     let entry = manifest.tables.get(name);
     let idents = entry
         .and_then(|entry| ident(&entry.iceberg_table).zip(ident(&entry.changes_iceberg_table)));

@@ -25,7 +25,7 @@ async fn failures_have_the_exit_codes_of_the_contract() {
         (&["query", "--sql", "SELECT nope FROM orders"], 2, "nope"),
         (&["query", "--sql", "SELECT * FROM '/etc/passwd'"], 4, "no such table `/etc/passwd`"),
         (&["serve", "--http"], 2, "`serve` is not available in this build"),
-        (&["diff"], 2, "`diff` is not available in this build"),
+        (&["diff", "--from", "nope"], 4, "no such cut: ref `nope`"),
     ];
     for (args, code, message) in cases {
         let run = shop.run(args);

@@ -63,7 +63,7 @@ pub(crate) enum Command {
         after_help = "SIGTERM or SIGINT drains and ends with 0; a second one ends at once with 1.\nExample: pgcdc start --log-format json"
     )]
     Start,
-    /// Rewrite small files and files with many deletes
+    /// Write complete bases, let old changes go, and remove what nothing needs any more
     #[command(after_help = "Example: pgcdc compact --table public.orders --dry-run")]
     Compact(CompactArgs),
     /// Show slot, lag, tables and refs

@@ -9,9 +9,9 @@ use cdc_governance::{RuleText, TableRules, TagPolicy};
 use cdc_iceberg::TableNaming;
 use cdc_manifest::{PromotionMode, RawRetention};
 use cdc_pipeline::{
-    BreakerSettings, Compression, DaemonSettings, Failover, FlushSettings, InitSettings,
-    LakeSettings, OnError, RefSettings, ReplicationSettings, Streaming, TableLabels, TruncateMode,
-    TypeSettings, VerifySettings,
+    BreakerSettings, CompactSettings, CompactionSettings, Compression, DaemonSettings, Failover,
+    FlushSettings, InitSettings, LakeSettings, OnError, ReconcileSettings, RefSettings,
+    ReplicationSettings, Streaming, TableLabels, TruncateMode, TypeSettings, VerifySettings,
 };
 use cdc_runtime as conf;
 use cdc_runtime::Config;
@@ -27,6 +27,7 @@ pub(crate) fn init(config: &Config) -> Result<InitSettings> {
         replication: replication(config)?,
         parallel_workers: count(config.init.parallel_workers),
         refs: refs(config),
+        changes_kept: config.changelog.retention.to_string(),
     })
 }
 
@@ -46,6 +47,9 @@ pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
             max_bytes: bytes(flush.max_bytes),
             parallel_workers: count(flush.parallel_workers),
             drain_timeout: Duration::from_secs(flush.drain_timeout_sec),
+            schema_reconcile_interval: Some(Duration::from_secs(
+                flush.schema_reconcile_interval_sec,
+            )),
         },
         refs: refs(config),
         buffer_bytes_max: bytes(config.limits.buffer_bytes),
@@ -53,11 +57,42 @@ pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
         live_interval: Duration::from_secs_f64(config.freshness.live_interval_sec),
         heartbeat_interval: (heartbeat > 0).then(|| Duration::from_secs(heartbeat)),
         guardrail_bytes: (guardrail > 0).then_some(guardrail),
-        breaker: BreakerSettings {
-            threshold: flush.cas_breaker_threshold,
-            window: Duration::from_secs(flush.cas_breaker_window_sec),
-        },
+        breaker: breaker(config),
+        compaction: compaction(config),
     })
+}
+
+/// Settings of `compact`.
+pub(crate) fn compact(config: &Config) -> Result<CompactSettings> {
+    refuse_unsupported(config)?;
+    Ok(CompactSettings {
+        lake: lake(config)?,
+        refs: refs(config),
+        compaction: compaction(config),
+        breaker: breaker(config),
+        buffer_bytes_max: bytes(config.limits.buffer_bytes),
+    })
+}
+
+fn compaction(config: &Config) -> CompactionSettings {
+    let compaction = &config.compaction;
+    let (interval, retention) = (compaction.interval_sec, config.changelog.retention.0);
+    CompactionSettings {
+        interval: (interval > 0).then(|| Duration::from_secs(interval)),
+        target_file_bytes: compaction.target_file_bytes,
+        max_delete_ratio: compaction.max_delete_ratio,
+        orphan_grace: Duration::from_secs(compaction.orphan_grace_sec),
+        retention: (!retention.is_zero()).then_some(retention),
+        retention_text: config.changelog.retention.to_string(),
+    }
+}
+
+fn breaker(config: &Config) -> BreakerSettings {
+    let flush = &config.flush;
+    BreakerSettings {
+        threshold: flush.cas_breaker_threshold,
+        window: Duration::from_secs(flush.cas_breaker_window_sec),
+    }
 }
 
 /// How long `verify` may hold the daemon's intake while it makes its snapshot.
@@ -73,6 +108,23 @@ pub(crate) fn verify(config: &Config) -> Result<VerifySettings> {
         tables: Vec::new(),
         timeout: Duration::MAX,
         hold: VERIFY_HOLD,
+    })
+}
+
+/// How long `reconcile --force` waits for the daemon.
+const RECONCILE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Settings of `reconcile`, over all tables and as a plan.
+pub(crate) fn reconcile(config: &Config) -> Result<ReconcileSettings> {
+    refuse_unsupported(config)?;
+    Ok(ReconcileSettings {
+        lake: lake(config)?,
+        replication: replication(config)?,
+        refs: refs(config),
+        breaker: breaker(config),
+        tables: Vec::new(),
+        force: false,
+        patience: RECONCILE_PATIENCE,
     })
 }
 
@@ -237,6 +289,7 @@ fn unsupported(key: &str, value: &str, instead: &str) -> Stop {
 fn refs(config: &Config) -> RefSettings {
     let refstore = &config.refstore;
     RefSettings {
+        snapshots_kept: count(config.catalog.snapshot_retain_count),
         inline_raw: count(refstore.inline_raw),
         retention: RawRetention {
             // -1 keeps all

@@ -18,7 +18,7 @@ fn help_lists_every_command_of_all_binaries() {
           preflight   Check whether the source is ready, with a remedy for each thing that is not
           init        Make publication, slot and lake, and copy all tables at one position of the log
           start       Run the daemon: follow the log and commit epochs until a signal
-          compact     Rewrite small files and files with many deletes
+          compact     Write complete bases, let old changes go, and remove what nothing needs any more
           status      Show slot, lag, tables and refs
           discover    List the tables of the source with tags and the decision about each
           reconcile   Compare the source's schema with the manifest

@@ -17,6 +17,7 @@
 mod cell;
 mod clock;
 mod error_kind;
+mod evolution;
 mod failpoint;
 mod ident;
 mod location;
@@ -29,10 +30,12 @@ mod storage;
 mod stored_type;
 mod table_name;
 pub mod text;
+mod type_change;
 
 pub use cell::{Cell, ChangePosition, OldTuple, RowChange};
 pub use clock::{Clock, SystemClock, pg_micros_to_unix, rfc3339, rfc3339_nanos, unix_micros_to_pg};
 pub use error_kind::{ErrorKind, chain};
+pub use evolution::{SchemaRules, SchemaStep};
 pub use failpoint::failpoint;
 #[cfg(feature = "failpoints")]
 pub use failpoint::{ArmedFailpoint, arm_failpoints};
@@ -50,3 +53,4 @@ pub use stored_type::{
     ArrayPolicy, MappedType, NumericPolicy, StoredAs, StoredType, TypePolicy, UnrepresentablePolicy,
 };
 pub use table_name::{ParseTableNameError, TableName};
+pub use type_change::TypeFit;

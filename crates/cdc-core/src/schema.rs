@@ -154,7 +154,7 @@ impl TableSchema {
         });
     }
 
-    fn allocate(&mut self) -> FieldId {
+    pub(crate) fn allocate(&mut self) -> FieldId {
         let id = self.next_field_id;
         self.next_field_id = FieldId(id.0 + 1);
         id
@@ -170,7 +170,8 @@ impl TableSchema {
     }
 }
 
-fn omission(column: &SourceColumn, publishes_generated: bool) -> Option<String> {
+/// Why a column is left out, if it is.
+pub(crate) fn omission(column: &SourceColumn, publishes_generated: bool) -> Option<String> {
     match column.generated {
         Generated::No => None,
         Generated::Stored if publishes_generated => None,

@@ -159,6 +159,17 @@ pub(crate) async fn read_manifest(
     manifest: &ManifestFile,
 ) -> Result<Arc<[Entry]>> {
     let location = manifest.manifest_path.as_str();
+    let entries = read_manifest_once(files, manifest).await?;
+    files.manifests().put(location, Arc::clone(&entries));
+    Ok(entries)
+}
+
+/// The same without keeping what was read: for whoever looks at all manifests of a table.
+pub(crate) async fn read_manifest_once(
+    files: &LakeFiles,
+    manifest: &ManifestFile,
+) -> Result<Arc<[Entry]>> {
+    let location = manifest.manifest_path.as_str();
     if let Some(entries) = files.manifests().get(location) {
         return Ok(entries);
     }
@@ -166,11 +177,9 @@ pub(crate) async fn read_manifest(
     let (owner, sequence_number) = (manifest.added_snapshot_id, manifest.sequence_number);
     let parse = move || parse_manifest(&bytes, owner, sequence_number);
     let parsed = tokio::task::spawn_blocking(parse).await;
-    let entries = parsed
+    parsed
         .map_err(|_| Error::Cancelled { what: "manifest decoding" })?
-        .map_err(Error::format(location, "manifest"))?;
-    files.manifests().put(location, Arc::clone(&entries));
-    Ok(entries)
+        .map_err(Error::format(location, "manifest"))
 }
 
 fn parse_manifest(bytes: &[u8], owner: i64, sequence_number: i64) -> iceberg::Result<Arc<[Entry]>> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use iceberg::spec::DataFile;
 use uuid::Uuid;
 
-use crate::{Branch, Error, Stamp, Table, TableIdent};
+use crate::{Branch, Error, Retention, Stamp, Table, TableIdent};
 
 /// One commit on one table: exactly one new snapshot.
 #[derive(Clone, Debug)]
@@ -21,6 +21,9 @@ pub struct TableChange {
     pub delete_files: Vec<DataFile>,
     /// What leaves the table.
     pub remove: Remove,
+    /// Which older snapshots the table keeps besides the new one and its parent; all of them
+    /// without. To forget in the commit itself costs no metadata file of its own.
+    pub retention: Option<Retention>,
 }
 
 /// The files that a commit takes out of a table. No object is deleted.
@@ -31,14 +34,14 @@ pub enum Remove {
     Nothing,
     /// All that the parent snapshot has, delete files included.
     Everything,
-    /// The data files with these locations, and delete files that name only one of them.
+    /// The data and delete files with these locations, and delete files that name only one of them.
     Files(BTreeSet<String>),
 }
 
 impl TableChange {
     /// Adds data files.
     pub fn append(stamp: Stamp, branch: Branch, data_files: Vec<DataFile>) -> Self {
-        Self { stamp, branch, data_files, delete_files: Vec::new(), remove: Remove::Nothing }
+        Self::row_delta(stamp, branch, data_files, Vec::new())
     }
 
     /// Adds data files and position deletes.
@@ -48,12 +51,19 @@ impl TableChange {
         data_files: Vec<DataFile>,
         delete_files: Vec<DataFile>,
     ) -> Self {
-        Self { stamp, branch, data_files, delete_files, remove: Remove::Nothing }
+        let remove = Remove::Nothing;
+        Self { stamp, branch, data_files, delete_files, remove, retention: None }
     }
 
     /// Puts data files in the place of everything that was there.
     pub fn replace_all(stamp: Stamp, branch: Branch, data_files: Vec<DataFile>) -> Self {
-        Self { stamp, branch, data_files, delete_files: Vec::new(), remove: Remove::Everything }
+        Self { remove: Remove::Everything, ..Self::append(stamp, branch, data_files) }
+    }
+
+    /// The same with a bound on the snapshots that the table keeps.
+    #[must_use]
+    pub fn keeping(self, retention: Retention) -> Self {
+        Self { retention: Some(retention), ..self }
     }
 }
 

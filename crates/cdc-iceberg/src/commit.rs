@@ -11,10 +11,11 @@
 //! ```
 //! No path deletes a file: what a failed commit wrote is an orphan and goes by age.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cdc_core::{Clock, failpoint};
+use cdc_core::{Clock, TableSchema, failpoint};
 use futures::future::{join, try_join_all};
 use iceberg::spec::{
     Schema, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder,
@@ -22,7 +23,9 @@ use iceberg::spec::{
 use uuid::Uuid;
 
 use crate::avro::NewObject;
-use crate::first_metadata::{GENERATION_PROPERTY, next_metadata_location};
+use crate::first_metadata::{
+    GENERATION_PROPERTY, IDENTITY_PROPERTY, SCHEMA_PROPERTY, identity_text, next_metadata_location,
+};
 use crate::schema::{changes_schema, current_schema};
 use crate::snapshot::prepare;
 use crate::{
@@ -117,8 +120,10 @@ impl Committer {
         let FlushChange { stamp, branch, current_files, delete_files, remove, changes_files } =
             flush;
         let changes = TableChange::append(stamp.clone(), branch, changes_files);
-        let current =
-            TableChange { stamp, branch, data_files: current_files, delete_files, remove };
+        let current = TableChange {
+            remove,
+            ..TableChange::row_delta(stamp, branch, current_files, delete_files)
+        };
         // both run to their end, so that neither is cut off by the other's failure
         let (current, changes) = join(
             self.commit_unless_covered(&pair.current, &current),
@@ -156,24 +161,51 @@ impl Committer {
         self.swap(&current, Attempt { metadata, location: new_location.clone(), search }).await
     }
 
-    /// Gives the pair a new schema: the columns of `schema` as they are now. Snapshots stay, and a
-    /// table that has the schema already is left alone.
-    pub async fn evolve(
+    /// Gives a current-state table the columns and the identity of `schema`, and keeps `record`, the
+    /// schema in the caller's own form, beside them ([`Table::schema_record`]). Snapshots stay, and a
+    /// table that has all this already is left alone.
+    pub async fn evolve_current(
         &self,
-        pair: &TablePair,
-        schema: &cdc_core::TableSchema,
-    ) -> Result<FlushOutcome> {
-        let current = self.set_schema(&pair.current, current_schema(schema)?);
-        let changes = self.set_schema(&pair.changes, changes_schema(schema)?);
-        let (current, changes) = join(current, changes).await;
-        Ok(FlushOutcome { current: current?, changes: changes? })
+        table: &Table,
+        schema: &TableSchema,
+        record: &str,
+    ) -> Result<CommitOutcome> {
+        self.evolve(table, current_schema(schema)?, identity_text(schema), record).await
     }
 
-    async fn set_schema(&self, table: &Table, schema: Schema) -> Result<CommitOutcome> {
-        if table.metadata.current_schema().as_struct() == schema.as_struct() {
+    /// The same for a changelog.
+    pub async fn evolve_changes(
+        &self,
+        table: &Table,
+        schema: &TableSchema,
+        record: &str,
+    ) -> Result<CommitOutcome> {
+        self.evolve(table, changes_schema(schema)?, identity_text(schema), record).await
+    }
+
+    async fn evolve(
+        &self,
+        table: &Table,
+        schema: Schema,
+        identity: String,
+        record: &str,
+    ) -> Result<CommitOutcome> {
+        let known = &table.metadata;
+        let is_same = known.current_schema().as_struct() == schema.as_struct()
+            && known.properties().get(IDENTITY_PROPERTY) == Some(&identity)
+            // ids that were given to columns which are gone again are in the record alone
+            && known.properties().get(SCHEMA_PROPERTY).map(String::as_str) == Some(record);
+        if is_same {
             return Ok(CommitOutcome::Committed(table.clone()));
         }
-        self.update(table, |builder| builder.add_current_schema(schema)).await
+        let properties = HashMap::from([
+            (IDENTITY_PROPERTY.to_owned(), identity),
+            (SCHEMA_PROPERTY.to_owned(), record.to_owned()),
+        ]);
+        let change = |builder: TableMetadataBuilder| {
+            builder.add_current_schema(schema)?.set_properties(properties)
+        };
+        self.update(table, change).await
     }
 
     /// Points a branch at a snapshot of the table: fast-forward and restore.

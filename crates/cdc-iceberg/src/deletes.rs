@@ -135,7 +135,8 @@ pub async fn load_position_deletes(
     Ok(by_file)
 }
 
-async fn load_one(
+/// Reads one delete file: its sequence number, and positions by data file.
+pub(crate) async fn load_one(
     files: &LakeFiles,
     delete: &DeleteFile,
 ) -> Result<(i64, BTreeMap<String, Vec<u64>>)> {

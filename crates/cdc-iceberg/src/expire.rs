@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::{Branch, CommitOutcome, Committer, Error, Result, Table};
 
 /// What expiry leaves in a table.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// How many snapshots of each of our branches stay, counted from the newest (at least one).
     pub keep: usize,
@@ -30,27 +30,38 @@ impl Committer {
     /// Forgets old snapshots in one commit without a snapshot of its own. Branch heads and tags of
     /// any name stay.
     pub async fn expire(&self, table: &Table, retention: &Retention) -> Result<Expired> {
-        let expired = expired(table, retention)?;
+        let expired =
+            expired(&table.ident.to_string(), &table.metadata, retention, &BTreeSet::new())?;
         let outcome = self.update(table, |builder| Ok(builder.remove_snapshots(&expired))).await?;
         Ok(Expired { outcome, removed: expired.len() })
     }
 }
 
-fn expired(table: &Table, retention: &Retention) -> Result<Vec<i64>> {
-    let metadata = &table.metadata;
-    let mut kept = retention.pinned.clone();
-    kept.extend(named_snapshots(table, metadata)?);
+/// The snapshots that a table does not keep. `also` are kept whatever the retention says.
+pub(crate) fn expired(
+    table: &str,
+    metadata: &TableMetadata,
+    retention: &Retention,
+    also: &BTreeSet<i64>,
+) -> Result<Vec<i64>> {
+    let mut kept = &retention.pinned | also;
     for branch in [Branch::Main, Branch::Staging] {
-        let newest = crate::ancestry(metadata, table.head_id(branch));
+        let head = metadata.snapshot_for_ref(branch.as_str()).map(|head| head.snapshot_id());
+        let newest = crate::ancestry(metadata, head);
         kept.extend(newest.take(retention.keep.max(1)).map(|snapshot| snapshot.snapshot_id()));
     }
     let all = metadata.snapshots().map(|snapshot| snapshot.snapshot_id());
-    Ok(all.filter(|id| !kept.contains(id)).collect())
+    let mut expired: Vec<i64> = all.filter(|id| !kept.contains(id)).collect();
+    if !expired.is_empty() {
+        let named = named_snapshots(table, metadata)?;
+        expired.retain(|id| !named.contains(id));
+    }
+    Ok(expired)
 }
 
 /// The snapshots that branches and tags name. The iceberg crate lists references in the JSON form
 /// of the metadata only.
-fn named_snapshots(table: &Table, metadata: &TableMetadata) -> Result<Vec<i64>> {
+fn named_snapshots(table: &str, metadata: &TableMetadata) -> Result<BTreeSet<i64>> {
     #[derive(Deserialize)]
     struct Refs {
         #[serde(default)]
@@ -63,7 +74,7 @@ fn named_snapshots(table: &Table, metadata: &TableMetadata) -> Result<Vec<i64>> 
     }
     let json = serde_json::to_value(metadata).and_then(serde_json::from_value::<Refs>);
     let refs = json.map_err(|source| Error::Build {
-        table: table.ident.to_string(),
+        table: table.to_owned(),
         what: "list of references",
         source: Box::new(source),
     })?;

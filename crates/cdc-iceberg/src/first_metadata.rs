@@ -18,6 +18,10 @@ pub(crate) const METADATA_FOLDER: &str = "metadata";
 const CHANGES_METADATA_FOLDER: &str = "changes_metadata";
 /// The table property that fences daemons of older generations.
 pub(crate) const GENERATION_PROPERTY: &str = "pgcdc.generation";
+/// The table property that names the columns of the row identity.
+pub(crate) const IDENTITY_PROPERTY: &str = "pgcdc.identity";
+/// The table property with the schema in the caller's own form, set by each evolution.
+pub(crate) const SCHEMA_PROPERTY: &str = "pgcdc.schema";
 /// The table property that moves a table's metadata out of `metadata/`.
 const METADATA_PATH_PROPERTY: &str = "write.metadata.path";
 /// Ids of unpartitioned specs end below this one (Iceberg spec, partition evolution).
@@ -91,7 +95,7 @@ impl TableSpec<'_> {
         properties.insert("gc.enabled".into(), "false".into());
         properties.insert("write.parquet.compression-codec".into(), self.codec.into());
         properties.insert("pgcdc.source-table".into(), self.schema.table.to_string());
-        properties.insert("pgcdc.identity".into(), self.identity());
+        properties.insert(IDENTITY_PROPERTY.into(), identity_text(self.schema));
         properties.insert("pgcdc.lake-id".into(), self.lake_id.into());
         properties.insert(GENERATION_PROPERTY.into(), self.generation.to_string());
         let json = json!({
@@ -118,13 +122,13 @@ impl TableSpec<'_> {
             source: Box::new(source),
         })
     }
+}
 
-    /// The identity's columns as a JSON array of names, or `full`.
-    fn identity(&self) -> String {
-        match self.schema.identity.columns() {
-            [] => self.schema.identity.label(),
-            columns => json!(columns).to_string(),
-        }
+/// The identity's columns as a JSON array of names, or `full`.
+pub(crate) fn identity_text(schema: &TableSchema) -> String {
+    match schema.identity.columns() {
+        [] => schema.identity.label(),
+        columns => json!(columns).to_string(),
     }
 }
 

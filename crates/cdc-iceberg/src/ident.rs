@@ -21,6 +21,11 @@ impl TableIdent {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
+
+    /// The identifier that a text like `lake.orders` names; a namespace has one level.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.split_once('.').map(|(namespace, name)| Self::new(namespace, name))
+    }
 }
 
 impl fmt::Display for TableIdent {

@@ -1,7 +1,7 @@
 //! Builds the next snapshot of a table: which manifests it keeps, which it writes, and its summary.
 //! Pure but for reading the parent's manifest list (and, where files leave the table, manifests).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -12,10 +12,11 @@ use iceberg::spec::{
 use uuid::Uuid;
 
 use crate::avro::{Entry, ManifestEncoder, NewObject, read_list, read_manifest};
+use crate::expire::expired;
 use crate::first_metadata::metadata_folder;
 use crate::live::MANIFEST_READS_MAX;
 use crate::summary::Tally;
-use crate::{Branch, Error, LakeFiles, Remove, Result, TableChange, stamp};
+use crate::{Branch, Error, LakeFiles, Remove, Result, Retention, TableChange, stamp};
 
 /// So many small manifests of one content are merged into one by the next commit.
 const SMALL_MANIFESTS_MAX: usize = 32;
@@ -84,14 +85,30 @@ pub(crate) async fn prepare(
         .with_summary(Summary { operation, additional_properties: properties })
         .with_schema_id(base.current_schema_id())
         .build();
+    let forgotten = match &change.retention {
+        Some(retention) => forgotten(table, base, parent_id, retention)?,
+        None => Vec::new(),
+    };
     let metadata = base
         .clone()
         .into_builder(base_location.map(str::to_owned))
         .set_branch_snapshot(snapshot, change.branch.as_str())
-        .and_then(iceberg::spec::TableMetadataBuilder::build)
+        .and_then(|builder| builder.remove_snapshots(&forgotten).build())
         .map_err(Error::build(table, "snapshot"))?
         .metadata;
     Ok(Prepared { metadata: Arc::new(metadata), objects: draft.objects })
+}
+
+/// The snapshots of `base` that leave with the commit of another one: the new one counts among
+/// those that are kept, its parent stays for whoever has to find this commit again.
+fn forgotten(
+    table: &str,
+    base: &TableMetadata,
+    parent: Option<i64>,
+    retention: &Retention,
+) -> Result<Vec<i64>> {
+    let before = Retention { keep: retention.keep.saturating_sub(1), ..retention.clone() };
+    expired(table, base, &before, &BTreeSet::from_iter(parent))
 }
 
 /// The snapshot that a commit on `branch` builds on.

@@ -44,6 +44,9 @@ pub struct SqliteCatalog {
 }
 
 impl SqliteCatalog {
+    /// The file's name in a state directory.
+    pub const FILE_NAME: &str = "catalog.db";
+
     /// Opens the file and makes it and its tables if they are missing. Blocks; call it at start or
     /// through `spawn_blocking`.
     pub fn open(path: &Path) -> Result<Self> {

@@ -7,7 +7,7 @@ use cdc_core::Lsn;
 use iceberg::spec::{MAIN_BRANCH, SnapshotRef, TableMetadata};
 use uuid::Uuid;
 
-use crate::first_metadata::GENERATION_PROPERTY;
+use crate::first_metadata::{GENERATION_PROPERTY, SCHEMA_PROPERTY};
 use crate::{TableIdent, stamp};
 
 /// The branch a commit goes to.
@@ -68,6 +68,12 @@ impl Table {
     /// The generation in the table's properties: daemons of a lower one cannot commit.
     pub fn generation(&self) -> Option<u64> {
         self.metadata.properties().get(GENERATION_PROPERTY)?.parse().ok()
+    }
+
+    /// The schema as the last evolution left it, in the form in which it was handed over; none before
+    /// the first.
+    pub fn schema_record(&self) -> Option<&str> {
+        self.metadata.properties().get(SCHEMA_PROPERTY).map(String::as_str)
     }
 
     /// Rows of a branch that are live: those of its data files less the deleted positions, as its

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use cdc_core::{Column, FieldId, StoredType};
-use cdc_iceberg::{Branch, base_arrow_schema, changes_schema, current_schema, delta_arrow_schema};
+use cdc_iceberg::{
+    Branch, TablePair, base_arrow_schema, changes_schema, current_schema, delta_arrow_schema,
+};
 use iceberg::spec::Schema;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::LogicalType;
@@ -100,11 +102,14 @@ async fn an_added_column_gets_its_id_in_both_tables_and_old_snapshots_keep_their
         ..schema.columns[1].clone()
     });
     schema.next_field_id = FieldId(118);
-    let outcome = sample.committer.evolve(&sample.pair, &schema).await.unwrap();
-    sample.pair = outcome.into_pair().unwrap();
+    let (committer, pair) = (&sample.committer, &sample.pair);
+    let current = committer.evolve_current(&pair.current, &schema, "record 2").await.unwrap();
+    let changes = committer.evolve_changes(&pair.changes, &schema, "record 2").await.unwrap();
+    sample.pair = TablePair { current: committed(current), changes: committed(changes) };
     for table in [&sample.pair.current, &sample.pair.changes] {
         assert_eq!(table.metadata.current_schema().name_by_field_id(117), Some("note"));
         assert_eq!(table.metadata.last_column_id(), 117);
+        assert_eq!(table.schema_record(), Some("record 2"));
         assert_eq!(table.metadata.snapshots().len(), 2, "a schema is no snapshot");
     }
     let metadata = &sample.pair.current.metadata;
@@ -120,9 +125,12 @@ async fn an_added_column_gets_its_id_in_both_tables_and_old_snapshots_keep_their
 #[tokio::test]
 async fn evolving_to_the_same_schema_changes_nothing() {
     let sample = in_memory().await;
-    let outcome = sample.committer.evolve(&sample.pair, &sample.schema).await.unwrap();
-    let current = committed(outcome.current);
-    assert_eq!(current.metadata_location, sample.pair.current.metadata_location);
+    let (committer, schema) = (&sample.committer, &sample.schema);
+    let table = &sample.pair.current;
+    let once = committed(committer.evolve_current(table, schema, "record").await.unwrap());
+    assert_ne!(once.metadata_location, table.metadata_location, "the record is new");
+    let twice = committed(committer.evolve_current(&once, schema, "record").await.unwrap());
+    assert_eq!(twice.metadata_location, once.metadata_location);
 }
 
 #[tokio::test]

@@ -258,8 +258,9 @@ fn compare_columns(from: &TableRef, to: &TableRef, diff: &mut TableDiff) -> bool
         if old_type == new_type {
             continue;
         }
-        let word = if holds_all_of(new, column) { "changed" } else { "broken" };
-        is_breaking |= word == "broken";
+        let is_wider = holds_all_of(new, column);
+        is_breaking |= !is_wider;
+        let word = if is_wider { "changed" } else { "broken" };
         diff.reasons.push(format!("column {word}: {name} from {old_type} to {new_type}"));
         let change = ColumnChange { name: name.clone(), from: old_type, to: new_type };
         diff.columns_changed.push(change);
@@ -348,7 +349,7 @@ mod tests {
 
     fn cut(epoch: u64, tables: &[(&str, TableRef)]) -> Cut {
         let named =
-            |(name, table): &(&str, TableRef)| (TableName::new("public", name), table.clone());
+            |(name, table): &(&str, TableRef)| (TableName::new("public", *name), table.clone());
         Cut {
             name: "x".into(),
             is_live: true,

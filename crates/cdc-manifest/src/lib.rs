@@ -35,10 +35,10 @@ pub use live::{LIVE_VERSION, Live, LiveSlot, LiveState};
 pub use manifest::{
     CatalogInfo, ColumnEntry, CompactionInfo, Gap, MANIFEST_VERSION, Manifest, ManifestStore,
     NestedType, OmittedEntry, RoleColumns, RoleEntry, RoleTable, SchemaEntry, SourceInfo,
-    TableEntry, TableState, TableStatus, TypeKind, Versioned,
+    TableEntry, TableState, TableStatus, TypeKind, Versioned, parse_schema_record, schema_record,
 };
 pub use refs::{
-    AdvanceOptions, Advanced, Cut, CutResolver, CutSpec, MAIN, PromotionMode, REFS_VERSION,
+    AdvanceOptions, Advanced, Cut, CutResolver, CutSpec, MAIN, Pins, PromotionMode, REFS_VERSION,
     RawIndex, RawRetention, RawTag, Ref, RefColumn, RefKind, Refs, RefsStore, STAGING, TableRef,
 };
 pub use store::{DurableFs, LakeStore, ObjectVersion, Revalidated, Swap};

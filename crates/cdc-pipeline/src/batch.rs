@@ -22,7 +22,7 @@ pub(crate) struct Batch {
     pub bytes: usize,
     /// When the first of them came.
     opened_at: Option<Instant>,
-    /// Whether a commit is needed although there may be no rows: a table has stopped.
+    /// Whether a commit is needed although there may be no rows: a table has stopped, or changed.
     must_commit: bool,
 }
 
@@ -49,6 +49,12 @@ impl Batch {
     /// Takes out the rows of a table that has stopped; the next commit, due at once, tells so.
     pub(crate) fn stop_table(&mut self, rows: u64, now: Instant) {
         self.rows = self.rows.saturating_sub(rows);
+        self.must_commit = true;
+        self.opened_at.get_or_insert(now);
+    }
+
+    /// A table has another schema: the next commit, due at once, tells so.
+    pub(crate) fn change_schema(&mut self, now: Instant) {
         self.must_commit = true;
         self.opened_at.get_or_insert(now);
     }
@@ -97,6 +103,7 @@ mod tests {
             max_bytes: 1000,
             parallel_workers: 1,
             drain_timeout: Duration::from_secs(30),
+            schema_reconcile_interval: None,
         }
     }
 

@@ -30,6 +30,7 @@ use crate::meters::StopWatch;
 use crate::quarantine::Stop;
 use crate::refs::advance_refs;
 use crate::settings::RefSettings;
+use crate::upkeep::Kept;
 use crate::{Error, quarantine};
 
 /// Proof that everything up to an LSN is in the committed manifest.
@@ -81,6 +82,8 @@ pub(crate) struct CommittedTable {
     pub(crate) pair: TablePair,
     /// The branch of theirs that commits go to.
     pub(crate) branch: Branch,
+    /// A later schema that a crash left in the tables before anything was committed under it.
+    pub(crate) ahead: Option<Arc<TableSchema>>,
 }
 
 impl CommittedTable {
@@ -89,9 +92,40 @@ impl CommittedTable {
         self.pair.current.head_id(self.branch)
     }
 
+    /// Whether the newest snapshot brought no rows, but a schema.
+    fn shows_schema_only(&self) -> bool {
+        let head = self.pair.current.head(self.branch);
+        let stamp = head.and_then(|snapshot| Stamp::of(snapshot));
+        stamp.is_some_and(|stamp| stamp.kind == CommitKind::Schema)
+    }
+
     /// The position up to which the table has everything.
     pub(crate) fn covered(&self) -> Lsn {
         self.pair.current.newest_lsn_to(self.branch).unwrap_or(Lsn::ZERO)
+    }
+}
+
+/// What an epoch brings.
+#[derive(Debug, Default)]
+pub(crate) struct EpochContent {
+    /// The tables with rows.
+    pub(crate) deltas: Vec<DeltaOutput>,
+    /// The schemas that tables have from the end of this epoch on, where they are new. Files of the
+    /// epoch may be of any schema between the last one and this.
+    pub(crate) evolved: Vec<Arc<TableSchema>>,
+    /// What the source's files are, where that is to be noted.
+    pub(crate) filenodes: Vec<(TableName, Option<u64>)>,
+    /// The tables that stop.
+    pub(crate) stops: Vec<Stop>,
+}
+
+impl EpochContent {
+    /// The tables that are committed to, each once.
+    fn tables(&self) -> impl Iterator<Item = &TableName> {
+        let has_rows = |table: &TableName| self.deltas.iter().any(|delta| delta.table == *table);
+        let bare = self.evolved.iter().map(|schema| &schema.table);
+        let with_rows = self.deltas.iter().map(|delta| &delta.table);
+        with_rows.chain(bare.filter(move |table| !has_rows(table)))
     }
 }
 
@@ -102,6 +136,8 @@ pub(crate) struct CommitState {
     pub(crate) manifest: Versioned<Manifest>,
     pub(crate) tables: BTreeMap<TableName, CommittedTable>,
     pub(crate) refs: RefSettings,
+    /// Which snapshots stay when a table is committed to.
+    pub(crate) kept: Kept,
     pub(crate) parallel_workers: usize,
 }
 
@@ -110,28 +146,29 @@ impl CommitState {
     pub(crate) async fn commit(
         &mut self,
         name: &BatchName,
-        deltas: &[DeltaOutput],
-        stops: &[Stop],
+        content: &EpochContent,
     ) -> Result<FlushReceipt, Error> {
         let mut watch = StopWatch::start();
         self.check_generation().await?;
-        let tables = deltas.iter().map(|delta| &delta.table);
-        self.fence_tables(tables).await?;
+        self.fence_tables(content.tables()).await?;
         let meters = self.lake.meters.clone();
+        self.kept.refresh(&self.lake).await;
         meters.stage("fence", watch.lap());
+        self.evolve_tables(name, content).await?;
         let this = &*self;
         let publishing: Vec<_> =
-            deltas.iter().map(|delta| this.publish(name, delta).boxed()).collect();
+            content.deltas.iter().map(|delta| this.publish(name, delta).boxed()).collect();
         let published = self.side_by_side(publishing).await;
         self.keep(published)?;
         if self.manifest.value.batch_id != name.id.to_string() {
-            let next = self.next_manifest(name, deltas, stops);
+            let next = self.next_manifest(name, content);
             if failpoint("s13") {
                 return Err(Error::StreamEnded);
             }
             self.swap_manifest(next).await?;
         }
         meters.stage("commit", watch.lap());
+        self.kept.note(&self.manifest.value);
         advance_refs(&self.lake, &self.manifest.value, self.refs).await;
         meters.stage("refs", watch.lap());
         Ok(self.receipt())
@@ -196,7 +233,8 @@ impl CommitState {
         failed.map_or(Ok(()), Err)
     }
 
-    fn receipt(&self) -> FlushReceipt {
+    /// The proof of what is in the manifest.
+    pub(crate) fn receipt(&self) -> FlushReceipt {
         let manifest = &self.manifest.value;
         FlushReceipt { covered_lsn: manifest.covered_lsn, epoch: manifest.epoch }
     }
@@ -212,8 +250,7 @@ impl CommitState {
         })?;
         let stamp = self.stamp(name, output);
         let wrong = || Error::iceberg(table);
-        let (current_files, changes_files) =
-            self.data_files(&committed.schema, &output.files).map_err(wrong())?;
+        let (current_files, changes_files) = self.data_files(&output.files).map_err(wrong())?;
         let covered = committed.pair.current.newest_lsn_to(self.lake.branch);
         let is_covered = covered.is_some_and(|covered| covered >= stamp.lsn_to);
         let current = if is_covered {
@@ -229,12 +266,18 @@ impl CommitState {
                 data_files: current_files,
                 delete_files: delete_file.into_iter().collect(),
                 remove: if output.truncate { Remove::Everything } else { Remove::Nothing },
+                retention: self.kept.of_current(table, &self.manifest.value),
             };
             let outcome = self.lake.tables.commit(&committed.pair.current, &change).await;
-            self.settle(table, outcome).await?
+            let current = self.settle(table, outcome).await?;
+            self.count_expired(table, &committed.pair.current, &current);
+            current
         };
         // the changelog follows the table, never leads it: recovery completes it from the table
-        let change = TableChange::append(stamp, self.lake.branch, changes_files);
+        let change = TableChange {
+            retention: self.kept.of_changes(table, &self.manifest.value),
+            ..TableChange::append(stamp, self.lake.branch, changes_files)
+        };
         let outcome =
             self.lake.tables.commit_unless_covered(&committed.pair.changes, &change).await;
         let changes = self.settle(table, outcome).await?;
@@ -242,6 +285,22 @@ impl CommitState {
             return Err(Error::OutcomeUnknown { table: table.clone() });
         }
         Ok((table.clone(), TablePair { current, changes }))
+    }
+
+    /// Counts the snapshots that a commit forgot.
+    fn count_expired(
+        &self,
+        table: &TableName,
+        before: &cdc_iceberg::Table,
+        after: &cdc_iceberg::Table,
+    ) {
+        let Some(label) = self.lake.meters.of(table) else { return };
+        let forgotten = before
+            .metadata
+            .snapshots()
+            .filter(|snapshot| after.metadata.snapshot_by_id(snapshot.snapshot_id()).is_none());
+        let expired = self.lake.meters.snapshots_expired.get_or_create(&label);
+        expired.inc_by(forgotten.count() as u64);
     }
 
     /// Waits for certainty: an unknown outcome is read back before anything else happens.
@@ -258,13 +317,7 @@ impl CommitState {
                     let (found, ours) = (conflict.current, self.fence.generation);
                     return Err(match found.generation() {
                         Some(higher) if higher > ours => fenced(&self.lake, higher, ours).await,
-                        _ => {
-                            let meters = &self.lake.meters;
-                            if let Some(label) = meters.of(table) {
-                                meters.foreign_commits.get_or_create(&label).inc();
-                            }
-                            Error::ForeignCommit { table: table.clone(), found: Box::new(found) }
-                        }
+                        _ => Error::ForeignCommit { table: table.clone(), found: Box::new(found) },
                     });
                 }
                 CommitOutcome::Unknown(unresolved) => {
@@ -280,8 +333,13 @@ impl CommitState {
     }
 
     fn stamp(&self, name: &BatchName, output: &DeltaOutput) -> Stamp {
+        let kind = if output.truncate { CommitKind::Truncate } else { CommitKind::Flush };
+        self.stamp_of(name, kind)
+    }
+
+    pub(crate) fn stamp_of(&self, name: &BatchName, kind: CommitKind) -> Stamp {
         Stamp {
-            kind: if output.truncate { CommitKind::Truncate } else { CommitKind::Flush },
+            kind,
             epoch: name.epoch,
             lsn_from: name.lsn_from,
             lsn_to: name.lsn_to,
@@ -294,19 +352,16 @@ impl CommitState {
     /// The manifest entries of the files, for `t` and for `t__changes`.
     fn data_files(
         &self,
-        schema: &TableSchema,
         files: &[EncodedFile],
     ) -> cdc_iceberg::Result<(Vec<DataFile>, Vec<DataFile>)> {
-        let (current, changes) = (current_schema(schema)?, changes_schema(schema)?);
         let describe = |file: &EncodedFile, schema| {
             let location = self.lake.store.location().uri(&file.key);
-            data_file_from_parquet(&location, file.body.size(), &file.metadata, schema)
+            data_file_from_parquet(&location, file.body.size(), &file.metadata, &schema)
         };
-        let current =
-            files.iter().map(|file| describe(file, &current)).collect::<Result<_, _>>()?;
-        let changes =
-            files.iter().map(|file| describe(file, &changes)).collect::<Result<_, _>>()?;
-        Ok((current, changes))
+        // an epoch in which a table changed has files of several schemas
+        let current = files.iter().map(|file| describe(file, current_schema(&file.schema)?));
+        let changes = files.iter().map(|file| describe(file, changes_schema(&file.schema)?));
+        Ok((current.collect::<Result<_, _>>()?, changes.collect::<Result<_, _>>()?))
     }
 
     fn position_deletes(&self, output: &DeltaOutput) -> PositionDeletes {
@@ -317,7 +372,7 @@ impl CommitState {
         deletes
     }
 
-    fn next_manifest(&self, name: &BatchName, deltas: &[DeltaOutput], stops: &[Stop]) -> Manifest {
+    fn next_manifest(&self, name: &BatchName, content: &EpochContent) -> Manifest {
         let mut next = self.manifest.value.clone();
         let (now, branch) = (self.lake.clock.now(), self.lake.branch);
         next.epoch = name.epoch;
@@ -329,21 +384,37 @@ impl CommitState {
         next.updated_at = now;
         // not only the tables of this batch: after a crash some stand ahead of the manifest
         for (table, committed) in &self.tables {
+            let version = next.schemas.get(table).map(|schema| schema.version);
+            if version.is_some_and(|version| version != committed.schema.version) {
+                next.set_schema(&committed.schema);
+            }
             let Some(entry) = next.tables.get_mut(table) else { continue };
-            if entry.snapshot_id == committed.pair.current.head_id(branch) {
+            let metadata_location = Some(&committed.pair.current.metadata_location);
+            let is_named = entry.metadata_location.as_ref() == metadata_location
+                && entry.changes_snapshot_id == committed.pair.changes.head_id(branch);
+            if is_named {
                 continue;
             }
-            entry.latest_delta_epoch = name.epoch;
-            entry.lsn_to = committed.pair.current.newest_lsn_to(branch);
+            let covered = committed.pair.current.newest_lsn_to(branch);
+            // a compaction that a crash kept from the manifest brought no change, nor does a schema
+            if covered > entry.lsn_to && !committed.shows_schema_only() {
+                entry.latest_delta_epoch = name.epoch;
+            }
+            entry.lsn_to = covered;
             entry.row_count = committed.pair.current.live_rows(branch);
             point_at(entry, &committed.pair, branch);
         }
-        for delta in deltas {
+        for delta in &content.deltas {
             for column in next.mark_lossy(&delta.table, delta.lossy.keys()) {
                 tracing::warn!(table = %delta.table, column, "values replaced as declared");
             }
         }
-        quarantine::record(&mut next, stops, &self.manifest.value);
+        for (table, filenode) in &content.filenodes {
+            if let Some(entry) = next.tables.get_mut(table) {
+                entry.source_filenode = *filenode;
+            }
+        }
+        quarantine::record(&mut next, &content.stops, &self.manifest.value);
         next
     }
 }

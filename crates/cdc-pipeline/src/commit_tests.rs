@@ -9,10 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cdc_core::{Clock, Epoch, ErrorKind, LakeLocation, Lsn, SystemClock, TableName};
-use cdc_iceberg::{Committer, LakeFiles, MemoryCatalog};
+use cdc_iceberg::MemoryCatalog;
 use cdc_manifest::{
-    CatalogInfo, CompactionInfo, LakeStore, Manifest, ManifestStore, RawRetention, RefsStore,
-    SourceInfo, Swap, TableEntry, Versioned,
+    CatalogInfo, CompactionInfo, LakeStore, Manifest, RawRetention, SourceInfo, Swap, TableEntry,
+    Versioned,
 };
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
@@ -24,11 +24,13 @@ use object_store::{
 use uuid::Uuid;
 
 use crate::Error;
-use crate::commit::{BatchName, CommitState};
+use crate::commit::{BatchName, CommitState, EpochContent};
 use crate::control::VerifiedRecord;
 use crate::fence::{Breaker, BreakerSettings, Fence, raise_generation};
-use crate::lake::Lake;
+use crate::lake::{Components, Lake};
+use crate::meters::Meters;
 use crate::settings::RefSettings;
+use crate::upkeep::Kept;
 
 /// What a [`Lossy`] store does to the next writes of manifest.json.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,16 +168,10 @@ fn manifest() -> Manifest {
 async fn taken_over(loss: Loss, left: u32) -> (CommitState, Arc<Lossy>) {
     let lossy = Arc::new(Lossy { inner: InMemory::new(), loss, left: AtomicU32::new(0) });
     let location = LakeLocation::from_uri("memory://lake");
-    let store = LakeStore::new(Arc::clone(&lossy) as Arc<dyn ObjectStore>, location.clone());
+    let store = LakeStore::new(Arc::clone(&lossy) as Arc<dyn ObjectStore>, location);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let files = LakeFiles::new(Arc::clone(store.store()), location);
-    let lake = Lake {
-        manifests: ManifestStore::new(store.clone()),
-        refs: RefsStore::new(store.clone()),
-        tables: Committer::new(files, Arc::new(MemoryCatalog::new()), Arc::clone(&clock)),
-        store,
-        clock,
-    };
+    let catalog = Arc::new(MemoryCatalog::new());
+    let lake = Lake::over(Components { store, catalog, clock }, Meters::default());
     assert!(matches!(lake.manifests.create(&manifest()).await.unwrap(), Swap::Stored(_)));
     let settings = BreakerSettings { threshold: 3, window: Duration::from_secs(60) };
     let breaker = Arc::new(Breaker::new(settings));
@@ -187,7 +183,12 @@ async fn taken_over(loss: Loss, left: u32) -> (CommitState, Arc<Lossy>) {
         fence,
         manifest,
         tables: BTreeMap::new(),
-        refs: RefSettings { inline_raw: 1, retention: RawRetention::default() },
+        refs: RefSettings {
+            snapshots_kept: 100,
+            inline_raw: 1,
+            retention: RawRetention::default(),
+        },
+        kept: Kept::newest(100),
         parallel_workers: 1,
     };
     (state, lossy)
@@ -219,9 +220,9 @@ async fn rival(state: &CommitState, edit: impl FnOnce(&mut Manifest)) {
 async fn a_lost_reply_is_read_back_and_the_epoch_is_made_once() {
     for loss in [Loss::Reply, Loss::RepliesConflict, Loss::Request] {
         let (mut state, _) = taken_over(loss, 1).await;
-        let receipt = state.commit(&batch(1), &[], &[]).await.unwrap();
+        let receipt = state.commit(&batch(1), &EpochContent::default()).await.unwrap();
         assert_eq!((receipt.epoch(), receipt.covered_lsn()), (Epoch(1), Lsn(0x2000)), "{loss:?}");
-        let receipt = state.commit(&batch(2), &[], &[]).await.unwrap();
+        let receipt = state.commit(&batch(2), &EpochContent::default()).await.unwrap();
         assert_eq!(receipt.epoch(), Epoch(2), "{loss:?}");
         assert_eq!(stored(&state).await, state.manifest.value, "{loss:?}");
         assert_eq!(state.fence.breaker.total(), 0, "{loss:?}: our own write is no conflict");
@@ -232,11 +233,11 @@ async fn a_lost_reply_is_read_back_and_the_epoch_is_made_once() {
 async fn an_unknown_outcome_keeps_the_batch_and_its_next_try_ends_it() {
     let (mut state, lossy) = taken_over(Loss::Request, u32::MAX).await;
     let name = batch(1);
-    let error = state.commit(&name, &[], &[]).await.unwrap_err();
+    let error = state.commit(&name, &EpochContent::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
     assert_eq!(stored(&state).await.epoch, Epoch(0));
     lossy.left.store(0, Ordering::SeqCst);
-    assert_eq!(state.commit(&name, &[], &[]).await.unwrap().epoch(), Epoch(1));
+    assert_eq!(state.commit(&name, &EpochContent::default()).await.unwrap().epoch(), Epoch(1));
     assert_eq!(stored(&state).await.batch_id, name.id.to_string());
 }
 
@@ -244,12 +245,12 @@ async fn an_unknown_outcome_keeps_the_batch_and_its_next_try_ends_it() {
 async fn a_batch_that_had_landed_is_not_committed_again_after_others_followed() {
     let (mut state, _) = taken_over(Loss::Request, 0).await;
     let (name, before) = (batch(1), state.manifest.clone());
-    state.commit(&name, &[], &[]).await.unwrap();
+    state.commit(&name, &EpochContent::default()).await.unwrap();
     rival(&state, |manifest| manifest.roles = [("auditor".into(), Default::default())].into())
         .await;
     // as a process that never saw the reply
     state.manifest = before;
-    assert_eq!(state.commit(&name, &[], &[]).await.unwrap().epoch(), Epoch(1));
+    assert_eq!(state.commit(&name, &EpochContent::default()).await.unwrap().epoch(), Epoch(1));
     let stored = stored(&state).await;
     assert_eq!((stored.epoch, stored.roles.len()), (Epoch(1), 1));
 }
@@ -261,7 +262,7 @@ async fn what_a_rival_wrote_is_merged_with() {
         manifest.extra.insert("of_a_newer_build".into(), serde_json::json!([1, 2]));
     })
     .await;
-    state.commit(&batch(1), &[], &[]).await.unwrap();
+    state.commit(&batch(1), &EpochContent::default()).await.unwrap();
     rival(&state, |manifest| manifest.roles = [("auditor".into(), Default::default())].into())
         .await;
     state.cover(Lsn(0x5000)).await.unwrap();
@@ -296,7 +297,9 @@ async fn a_higher_generation_fences_and_nothing_is_written() {
     let (mut state, _) = taken_over(Loss::Request, 0).await;
     rival(&state, |manifest| manifest.generation += 1).await;
     let before = stored(&state).await;
-    for attempt in [state.commit(&batch(1), &[], &[]).await, state.cover(Lsn(0x5000)).await] {
+    for attempt in
+        [state.commit(&batch(1), &EpochContent::default()).await, state.cover(Lsn(0x5000)).await]
+    {
         let error = attempt.unwrap_err();
         assert!(matches!(error, Error::Fenced { found: 2, ours: 1, .. }), "{error}");
         assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -315,7 +318,9 @@ async fn an_epoch_of_somebody_else_ends_the_daemon() {
     })
     .await;
     let before = stored(&state).await;
-    for attempt in [state.commit(&batch(1), &[], &[]).await, state.cover(Lsn(0x5000)).await] {
+    for attempt in
+        [state.commit(&batch(1), &EpochContent::default()).await, state.cover(Lsn(0x5000)).await]
+    {
         assert!(matches!(attempt.unwrap_err(), Error::ManifestConflict));
     }
     assert_eq!(stored(&state).await, before);

@@ -163,7 +163,7 @@ pub(crate) fn grant(reply: Reply, answer: &impl Serialize) {
 }
 
 /// Refuses; one who is gone does not want to know.
-fn refuse(reply: Reply, reason: &str) {
+pub(crate) fn refuse(reply: Reply, reason: &str) {
     let _ = reply.send(Err(reason.to_owned()));
 }
 

@@ -20,8 +20,9 @@ use crate::Error;
 use crate::batch::reconnect_delay;
 use crate::commit::CommitState;
 use crate::control::{ASKS_WAITING_MAX, Ask, ControlServer};
+use crate::evolve::{OpenCatalog, SchemaWatch, SourceCatalog};
 use crate::fence::{Breaker, Fence, fenced, raise_generation};
-use crate::ingest::{Ingest, Start};
+use crate::ingest::{Ingest, Schemas, Start};
 use crate::lake::{Components, Lake};
 use crate::lanes::Lanes;
 use crate::lease::{Lease, host};
@@ -33,6 +34,8 @@ use crate::recover::{committed_state, complete_changelogs, furthest_beyond};
 use crate::refs::make_up_refs;
 use crate::settings::DaemonSettings;
 
+/// How long somebody is waited for who holds the lease for a moment.
+const LEASE_PATIENCE: Duration = Duration::from_secs(30);
 /// Reconnects without progress before the daemon gives up.
 const RECONNECTS_MAX: u32 = 10;
 /// A stream that lasted this long counts as progress, also where an idle source moved nothing.
@@ -55,8 +58,9 @@ pub async fn run(
     meters: Meters,
 ) -> Result<(), Error> {
     let lake = Lake::open_metered(&settings.lake, meters)?;
-    let _lease = Lease::take(&settings.lake.state_dir)?;
+    let _lease = Lease::take_after(&settings.lake.state_dir, LEASE_PATIENCE).await?;
     crate::spool::clear(&settings.lake.state_dir)?;
+    crate::compact::clear_patches(&settings.lake.state_dir)?;
     let manifest = manifest_of(settings, &lake).await?;
     let (asks_in, asks) = mpsc::channel(ASKS_WAITING_MAX);
     let control = ControlServer::open(&settings.lake.state_dir, asks_in)?;
@@ -77,8 +81,9 @@ pub async fn run(
     let writer = tokio::spawn(writer.run(live_stop.clone()));
     let control = tokio::spawn(control.run(live_stop.clone()));
     let mut ends = Ends { live, asks };
+    let catalogs = SourceCatalog::of(source);
     let source = source.connector();
-    let mut daemon = Daemon { settings, source, lake, breaker, stop, fence: None };
+    let mut daemon = Daemon { settings, source, catalogs, lake, breaker, stop, fence: None };
     let result = daemon.sessions(&mut ends).await;
     if let Err(error) = &result {
         tell_end(settings, &daemon.lake.meters, error);
@@ -95,13 +100,14 @@ pub async fn run(
 }
 
 /// Follows the source as [`run`] does, over components that the caller made: no lease is taken, no
-/// `live.json` written and nothing asked from outside.
+/// `live.json` written and nothing asked from outside. `catalogs` tells what the source's tables are.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn follow(
     settings: &DaemonSettings,
     source: &Connector,
+    catalogs: OpenCatalog,
     components: Components,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
@@ -110,7 +116,7 @@ pub async fn follow(
     let breaker = Arc::new(Breaker::new(settings.breaker));
     let (live, _) = watch::channel(first_facts(&manifest));
     let (_nobody, asks) = mpsc::channel(ASKS_WAITING_MAX);
-    let mut daemon = Daemon { settings, source, lake, breaker, stop, fence: None };
+    let mut daemon = Daemon { settings, source, catalogs, lake, breaker, stop, fence: None };
     daemon.sessions(&mut Ends { live, asks }).await
 }
 
@@ -150,6 +156,7 @@ fn tell_end(settings: &DaemonSettings, meters: &Meters, error: &Error) {
 struct Daemon<'d> {
     settings: &'d DaemonSettings,
     source: &'d Connector,
+    catalogs: OpenCatalog,
     lake: Lake,
     breaker: Arc<Breaker>,
     stop: &'d CancellationToken,
@@ -243,7 +250,8 @@ impl Daemon<'_> {
             tracing::info!(%commit_lsn, %furthest, "tables stand ahead of the manifest");
         }
         let lanes = Lanes::new(opener, settings.replication.types.on_error, &state);
-        let start = Start { stream, state, lanes, catch_up };
+        let schemas = self.schemas(manifest, &lanes);
+        let start = Start { stream, state, lanes, catch_up, schemas };
         let ingest = Ingest::new(settings, start, self.stop.clone(), ends.live.clone())
             .answering(&mut ends.asks);
         let drain_timeout = settings.flush.drain_timeout;
@@ -254,6 +262,20 @@ impl Daemon<'_> {
                 Err(Error::DrainTimeout { seconds: drain_timeout.as_secs() })
             }
         }
+    }
+
+    /// What follows changes of tables, with a regular look at the catalog beside it.
+    fn schemas(&self, manifest: &Manifest, lanes: &Lanes) -> Schemas {
+        let publication = manifest.source.publication.as_str();
+        let schemas = Schemas::new((self.catalogs)(publication));
+        let Some(interval) = self.settings.flush.schema_reconcile_interval else { return schemas };
+        let catalog = (self.catalogs)(publication);
+        let types = self.settings.replication.types.clone();
+        let (task, ends) = SchemaWatch::new(catalog, types, interval, self.lake.meters.clone());
+        ends.known.send_replace(lanes.known());
+        // it ends with the ingest loop's ends of its channels
+        tokio::spawn(task.run());
+        schemas.watching(ends)
     }
 
     /// The lake as it is, read only.

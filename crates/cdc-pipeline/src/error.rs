@@ -75,6 +75,22 @@ pub enum Error {
         /// The lake's position.
         covered: Lsn,
     },
+    /// Without a daemon there are changes of rows that come before a change of their table.
+    #[error(
+        "the lake stands at {covered} and the source has changes behind it; hint: start the daemon, it applies a schema where it lies in the stream"
+    )]
+    BehindSchema {
+        /// The lake's position.
+        covered: Lsn,
+    },
+    /// The daemon did not apply a schema in time.
+    #[error(
+        "the schemas were not applied within {seconds} s; hint: see the daemon's log, it may be far behind the source"
+    )]
+    NotReconciled {
+        /// The limit.
+        seconds: u64,
+    },
     /// A table that was asked for is not in the lake.
     #[error("table {table} is not in the lake; hint: `pgcdc status --json` lists its tables")]
     UnknownTable {
@@ -170,6 +186,9 @@ pub enum Error {
         /// The directory.
         location: String,
     },
+    /// A signal came while compact was at work.
+    #[error("compact was interrupted; hint: what was committed stays, run it again for the rest")]
+    CompactStopped,
     /// A signal came while init was at work.
     #[error("init was interrupted; hint: nothing was left behind, run it again")]
     Interrupted,
@@ -217,6 +236,12 @@ pub enum Error {
         table: TableName,
         /// What differs.
         detail: String,
+    },
+    /// The source's catalog did not answer.
+    #[error("the catalog of the source did not answer within {seconds} s")]
+    CatalogTimeout {
+        /// The limit.
+        seconds: u64,
     },
     /// `replication.truncate: halt` and a TRUNCATE arrived.
     #[error(
@@ -381,8 +406,14 @@ impl Error {
             Error::Objects { source, .. } => cdc_manifest::object_kind(source),
             Error::Request { .. } => ErrorKind::Invalid,
             Error::UnknownTable { .. } => ErrorKind::NotFound,
-            Error::Refused { .. } | Error::NoAnswer | Error::Behind { .. } => ErrorKind::Transient,
-            Error::VerifyTimeout { .. } | Error::VerifyStopped => ErrorKind::Transient,
+            Error::Refused { .. }
+            | Error::NoAnswer
+            | Error::Behind { .. }
+            | Error::BehindSchema { .. }
+            | Error::NotReconciled { .. } => ErrorKind::Transient,
+            Error::VerifyTimeout { .. } | Error::VerifyStopped | Error::CompactStopped => {
+                ErrorKind::Transient
+            }
             Error::Leased { .. }
             | Error::ManifestConflict
             | Error::Fenced { .. }
@@ -397,6 +428,7 @@ impl Error {
             | Error::OutcomeUnknown { .. }
             | Error::TableMoved { .. }
             | Error::LakeMoved
+            | Error::CatalogTimeout { .. }
             | Error::StreamEnded => ErrorKind::Transient,
             Error::ForeignCommit { .. } => ErrorKind::Conflict,
             Error::Worker { .. } | Error::NotEncoded { .. } | Error::OutsideTransaction { .. } => {

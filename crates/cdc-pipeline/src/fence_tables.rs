@@ -48,7 +48,10 @@ impl CommitState {
             {
                 Ok(*found)
             }
-            Err(Error::ForeignCommit { table, .. }) => Err(Error::TableMoved { table }),
+            Err(Error::ForeignCommit { table, .. }) => {
+                self.lake.meters.foreign_commit(&table);
+                Err(Error::TableMoved { table })
+            }
             settled => settled,
         }
     }

@@ -1,14 +1,16 @@
 //! The flush job: waits for the encoders, uploads, commits. Runs beside the ingest loop.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cdc_core::{Epoch, ErrorKind, Lsn, TableName};
+use cdc_core::{Epoch, ErrorKind, Lsn, SchemaStep, TableName, TableSchema};
 use cdc_sink::DeltaOutput;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::sync::oneshot;
 
 use crate::Error;
-use crate::commit::{BatchName, CommitState, FlushReceipt};
+use crate::commit::{BatchName, CommitState, EpochContent, FlushReceipt};
+use crate::compact::{Finish, Finished};
 use crate::control::VerifiedRecord;
 use crate::meters::level;
 use crate::quarantine::Stop;
@@ -31,6 +33,10 @@ pub(crate) struct FlushJob {
     pub(crate) name: BatchName,
     pub(crate) parts: Vec<Part>,
     pub(crate) rows: u64,
+    /// Schemas that tables have from the end of this epoch on.
+    pub(crate) evolved: Vec<Arc<TableSchema>>,
+    /// What the source's files are, where that is to be noted.
+    pub(crate) filenodes: Vec<(TableName, Option<u64>)>,
     /// Tables that stopped before the batch was closed.
     pub(crate) stops: Vec<Stop>,
     pub(crate) on_error: OnError,
@@ -49,6 +55,15 @@ pub(crate) struct Done {
     pub(crate) tables: Vec<TableName>,
     /// Tables that are quarantined now.
     pub(crate) stopped: Vec<TableName>,
+    /// The table that was compacted in the same job.
+    pub(crate) finished: Option<Finished>,
+}
+
+impl Done {
+    /// Nothing but a receipt.
+    fn with(receipt: FlushReceipt) -> Done {
+        Done { receipt, tables: Vec::new(), stopped: Vec::new(), finished: None }
+    }
 }
 
 impl FlushJob {
@@ -65,17 +80,26 @@ impl FlushJob {
             }
         }
         meters.stage("encode", began.elapsed());
+        let mut evolved = self.evolved;
+        evolved.retain(|schema| stops.iter().all(|stop| stop.table != schema.table));
+        let told = reconciled(state, &evolved);
+        let content = EpochContent { deltas, evolved, filenodes: self.filenodes, stops };
         let mut patience = Patience::new(self.name.epoch);
         let receipt = loop {
-            match upload_and_commit(state, &self.name, &deltas, &stops).await {
+            match upload_and_commit(state, &self.name, &content).await {
                 Ok(receipt) => break receipt,
                 Err(error) => {
                     meters.flushed(false);
+                    if let Error::ForeignCommit { table, .. } = &error {
+                        meters.foreign_commit(table);
+                    }
                     patience.bear(error).await?;
                 }
             }
         };
+        let EpochContent { deltas, stops, .. } = content;
         count(state, &self.name, &deltas);
+        tell_reconciled(state, &told);
         let bytes: u64 = deltas.iter().map(DeltaOutput::size).sum();
         tracing::info!(
             epoch = self.name.epoch.0,
@@ -93,6 +117,7 @@ impl FlushJob {
             receipt,
             tables: deltas.into_iter().map(|delta| delta.table).collect(),
             stopped: stops.into_iter().map(|stop| stop.table).collect(),
+            finished: None,
         })
     }
 }
@@ -100,18 +125,42 @@ impl FlushJob {
 async fn upload_and_commit(
     state: &mut CommitState,
     name: &BatchName,
-    deltas: &[DeltaOutput],
-    stops: &[Stop],
+    content: &EpochContent,
 ) -> Result<FlushReceipt, Error> {
     let began = Instant::now();
     let store = &state.lake.store;
-    let uploads: Vec<_> = deltas.iter().map(|delta| delta.upload(store).boxed()).collect();
+    let uploads: Vec<_> = content.deltas.iter().map(|delta| delta.upload(store).boxed()).collect();
     stream::iter(uploads)
         .buffer_unordered(state.parallel_workers.max(1))
         .try_collect::<()>()
         .await?;
     state.lake.meters.stage("publish", began.elapsed());
-    state.commit(name, deltas, stops).await
+    state.commit(name, content).await
+}
+
+/// A table's way from its committed schema to the next.
+type Reconciled = (Arc<TableSchema>, Vec<SchemaStep>);
+
+fn reconciled(state: &CommitState, evolved: &[Arc<TableSchema>]) -> Vec<Reconciled> {
+    let steps = |schema: &Arc<TableSchema>| {
+        let before = state.tables.get(&schema.table)?;
+        Some((Arc::clone(schema), before.schema.steps_to(schema)))
+    };
+    evolved.iter().filter_map(steps).collect()
+}
+
+/// Says which tables have another schema since this epoch.
+fn tell_reconciled(state: &CommitState, told: &[Reconciled]) {
+    for (schema, steps) in told {
+        let (table, version) = (&schema.table, schema.version);
+        let changes: Vec<String> = steps.iter().map(ToString::to_string).collect();
+        tracing::info!(%table, version, changes = changes.join(", "), "schema reconciled");
+        for step in steps {
+            if let Some(label) = state.lake.meters.of_kind(table, step.kind()) {
+                state.lake.meters.schema_reconciles.get_or_create(&label).inc();
+            }
+        }
+    }
 }
 
 /// Counts a flush that is in the manifest.
@@ -120,9 +169,11 @@ fn count(state: &CommitState, name: &BatchName, deltas: &[DeltaOutput]) {
     meters.flushed(true);
     // every table has a place at once, up to the limit
     meters.flush_workers_used.set(level(deltas.len().min(state.parallel_workers.max(1))));
-    let age_micros = state.lake.clock.now().timestamp_micros() - name.commit_micros;
-    let age = Duration::from_micros(u64::try_from(age_micros).unwrap_or(0));
-    meters.commit_to_visible.observe(age.as_secs_f64());
+    if !deltas.is_empty() {
+        let age_micros = state.lake.clock.now().timestamp_micros() - name.commit_micros;
+        let age = Duration::from_micros(u64::try_from(age_micros).unwrap_or(0));
+        meters.commit_to_visible.observe(age.as_secs_f64());
+    }
     for delta in deltas {
         let Some(label) = meters.of(&delta.table) else { return };
         meters.events_flushed.get_or_create(&label).inc_by(delta.counts.rows());
@@ -146,9 +197,7 @@ pub(crate) async fn cover(state: &mut CommitState, lsn: Lsn) -> Result<Done, Err
     let mut patience = Patience::new(state.manifest.value.epoch);
     loop {
         match state.cover(lsn).await {
-            Ok(receipt) => {
-                return Ok(Done { receipt, tables: Vec::new(), stopped: Vec::new() });
-            }
+            Ok(receipt) => return Ok(Done::with(receipt)),
             Err(error) => patience.bear(error).await?,
         }
     }
@@ -188,6 +237,12 @@ pub(crate) async fn record(
     state: &mut CommitState,
     record: &VerifiedRecord,
 ) -> Result<Done, Error> {
-    let receipt = state.record(record).await?;
-    Ok(Done { receipt, tables: Vec::new(), stopped: Vec::new() })
+    Ok(Done::with(state.record(record).await?))
+}
+
+/// Commits what compaction has prepared for a table.
+pub(crate) async fn compact(state: &mut CommitState, finish: Finish) -> Result<Done, Error> {
+    let Finish { table, prepared, retention_text } = finish;
+    let finished = state.finish_table(&table, prepared, &retention_text).await?;
+    Ok(Done { finished: Some(finished), ..Done::with(state.receipt()) })
 }

@@ -9,6 +9,9 @@
 //! exact cut, a record of what was verified) come in as actions too. An error ends the session
 //! with nothing confirmed beyond the last receipt; the next session starts at the manifest.
 
+mod compaction;
+mod schema;
+
 use std::time::Duration;
 
 use cdc_core::{ChangePosition, Epoch, Lsn, RowChange, TableName, failpoint};
@@ -22,8 +25,10 @@ use uuid::Uuid;
 
 use crate::batch::Batch;
 use crate::commit::{BatchName, CommitState, FlushReceipt};
+use crate::compact::{Compactor, MEMORY_PART, Step, Workshop};
 use crate::control::{Ask, Command, Reply, VerifiedRecord};
 use crate::cut::{CutState, grant};
+use crate::evolve::Found;
 use crate::flush::{FlushJob, Flushed};
 use crate::lanes::Lanes;
 use crate::live::LiveFacts;
@@ -31,6 +36,8 @@ use crate::meters::{Meters, level};
 use crate::recover::CatchUp;
 use crate::settings::{DaemonSettings, TruncateMode};
 use crate::{Error, quarantine};
+
+pub(crate) use self::schema::Schemas;
 
 /// Shortest time between two manifest writes that only raise the covered position.
 const COVER_INTERVAL: Duration = Duration::from_secs(30);
@@ -67,9 +74,13 @@ pub(crate) struct Ingest<'s> {
     cut: CutState<'s>,
     /// What is to be noted in the manifest once no flush runs.
     verified: Option<(VerifiedRecord, Reply)>,
+    compactor: Compactor,
+    schemas: Schemas,
     meters: Meters,
     /// What of the reader's waits for room is counted already.
     counted_waits: (u64, Duration),
+    /// Changes that their table had already, not counted yet.
+    replayed: u64,
 }
 
 struct RunningFlush {
@@ -111,6 +122,8 @@ enum Action {
     Drain,
     Asked(Ask),
     HoldOver,
+    Compaction(Step),
+    Found(Box<Found>),
 }
 
 /// What a session starts from.
@@ -119,6 +132,7 @@ pub(crate) struct Start {
     pub(crate) state: CommitState,
     pub(crate) lanes: Lanes,
     pub(crate) catch_up: Option<CatchUp>,
+    pub(crate) schemas: Schemas,
 }
 
 impl<'s> Ingest<'s> {
@@ -128,10 +142,16 @@ impl<'s> Ingest<'s> {
         stop: CancellationToken,
         live: watch::Sender<LiveFacts>,
     ) -> Ingest<'s> {
-        let Start { stream, state, lanes, catch_up } = start;
+        let Start { stream, state, lanes, catch_up, schemas } = start;
         let meters = state.lake.meters.clone();
         let manifest = &state.manifest.value;
         live.send_modify(|live| live.last_error = quarantine::summary(manifest));
+        let workshop = Workshop {
+            settings: settings.compaction.clone(),
+            compression: settings.lake.compression,
+            memory_bytes_max: settings.buffer_bytes_max / MEMORY_PART,
+            state_dir: settings.lake.state_dir.clone(),
+        };
         Ingest {
             settings,
             acker: stream.acker(),
@@ -144,6 +164,7 @@ impl<'s> Ingest<'s> {
             transaction: None,
             idle: None,
             epoch: manifest.epoch.next(),
+            compactor: Compactor::new(workshop, &state.lake, manifest),
             state: Some(state),
             flush: None,
             began: Instant::now(),
@@ -155,8 +176,10 @@ impl<'s> Ingest<'s> {
             live,
             cut: CutState::new(None),
             verified: None,
+            schemas,
             meters,
             counted_waits: (0, Duration::ZERO),
+            replayed: 0,
         }
     }
 
@@ -170,6 +193,7 @@ impl<'s> Ingest<'s> {
     /// so that the next one finds files, tables and indexes as they stay.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let result = self.follow().await;
+        self.compactor.settle().await;
         if result.is_err() {
             // a flush whose failure ended the session has been waited for
             if let Some(flush) = self.flush.take().filter(|flush| !flush.job.is_finished()) {
@@ -188,6 +212,7 @@ impl<'s> Ingest<'s> {
             self.apply(action).await?;
             self.flush_if_due().await?;
             self.record_if_asked();
+            self.compact_if_ready();
             self.cover_if_idle();
             self.report();
         }
@@ -211,6 +236,10 @@ impl<'s> Ingest<'s> {
             () = until(cover_due) => Ok(Action::CoverDue),
             () = until(self.cut.held_until()) => Ok(Action::HoldOver),
             ask = self.cut.next_ask() => Ok(Action::Asked(ask)),
+            step = self.compactor.next_step(), if !self.draining => {
+                Ok(Action::Compaction(step))
+            }
+            found = self.schemas.next_found() => Ok(Action::Found(Box::new(found))),
             changed = self.progress.changed() => match changed {
                 Ok(()) => Ok(Action::Progress),
                 // the reader has ended; the stream tells why
@@ -265,6 +294,14 @@ impl<'s> Ingest<'s> {
                 self.cut.expire();
                 Ok(())
             }
+            Action::Compaction(step) => {
+                self.compactor.apply(step);
+                Ok(())
+            }
+            Action::Found(found) => {
+                self.schemas.keep(*found);
+                if self.transaction.is_none() { self.apply_found().await } else { Ok(()) }
+            }
             Action::FlushDue | Action::CoverDue | Action::Progress => Ok(()),
         }
     }
@@ -279,6 +316,12 @@ impl<'s> Ingest<'s> {
             Command::Cut { hold, lsn } => self.cut.seek(hold, lsn, reply),
             Command::Release { hold } => self.cut.release(hold, reply),
             Command::RecordVerified(record) => self.verified = Some((record, reply)),
+            Command::Compact(order) => self.compaction_asked(id, order, reply),
+            Command::CompactState { request } => self.tell_compaction(request, reply),
+            Command::Reconcile => {
+                self.schemas.look();
+                grant(reply, &());
+            }
         }
     }
 
@@ -294,15 +337,14 @@ impl<'s> Ingest<'s> {
                     lose_stream_at("s1")?;
                     self.idle = None;
                     self.caught_up_by(final_lsn);
+                    self.schemas.reach(final_lsn);
+                    self.apply_found().await?;
                     self.close_at_cut(final_lsn).await?;
                     now = Instant::now();
                     self.transaction = Some(Transaction { final_lsn, commit_micros, xid, seq: 0 });
                 }
                 Event::Relation(relation) => {
-                    let lost = self.lanes.describe(relation, self.batch.lsn_from).await?;
-                    if let Some(rows) = lost {
-                        self.batch.stop_table(rows, now);
-                    }
+                    self.lanes.describe(relation).await?;
                 }
                 Event::Change { relation, lsn, change } => {
                     self.change(relation, lsn, &change, now).await?;
@@ -316,6 +358,8 @@ impl<'s> Ingest<'s> {
                 }
                 Event::Idle(mark) => {
                     self.caught_up_by(mark.wal_end);
+                    self.schemas.reach(mark.wal_end);
+                    self.apply_found().await?;
                     self.idle = Some(Standstill { lsn: mark.wal_end, token: mark.token() });
                     self.close_at_cut(mark.wal_end).await?;
                     self.flush_if_due().await?;
@@ -336,6 +380,12 @@ impl<'s> Ingest<'s> {
         change: &RowChange<'_>,
         now: Instant,
     ) -> Result<(), Error> {
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Error::OutsideTransaction { lsn });
+        };
+        if self.lanes.is_unsettled(relation, transaction.final_lsn) {
+            self.settle(relation, now).await?;
+        }
         let Some(transaction) = &mut self.transaction else {
             return Err(Error::OutsideTransaction { lsn });
         };
@@ -363,13 +413,19 @@ impl<'s> Ingest<'s> {
         }
         if lane.covers(transaction.final_lsn) {
             transaction.seq += lane.sequence_numbers(change);
-            self.meters.replayed_events.inc();
+            self.replayed += 1;
             return Ok(());
         }
         let taken = match lane.push(change, &at, self.epoch) {
             Ok(used) => {
                 transaction.seq += used;
                 self.batch.add(now);
+                if matches!(change, RowChange::Truncate) {
+                    // the rows of before are gone, and the source has other files
+                    let table = lane.table().clone();
+                    self.lanes.set_filenode(&table, None);
+                    return Ok(());
+                }
                 if lane.is_full() { lane.seal(self.epoch).await } else { Ok(()) }
             }
             Err(error) => {
@@ -434,21 +490,29 @@ impl<'s> Ingest<'s> {
 
     /// Flushes the batch; with a `cut` behind its last commit the manifest covers that as well.
     async fn start_flush(&mut self, cut: Option<Lsn>) -> Result<(), Error> {
+        self.advance_compaction();
         let Some(mut state) = self.state.take() else { return Ok(()) };
         lose_stream_at("s5")?;
         self.catch_up = None;
+        // a batch without a transaction, of a table that changed alone, stands where the last one did
+        let last = state.manifest.value.commit_ts.timestamp_micros();
+        let is_bare = self.batch.commit_micros == 0;
         let name = BatchName {
             id: Uuid::now_v7(),
             epoch: self.epoch,
             lsn_from: self.batch.lsn_from,
             lsn_to: self.batch.lsn_to,
-            commit_micros: self.batch.commit_micros,
+            commit_micros: if is_bare { last } else { self.batch.commit_micros },
         };
         let parts = self.lanes.close_epoch(self.epoch.next(), name.lsn_from).await?;
+        // an exact cut is waited for, a compaction is not
+        let finish = if cut.is_none() { self.take_finish() } else { None };
         let job = FlushJob {
             name,
             parts,
             rows: self.batch.rows,
+            evolved: self.lanes.evolved(),
+            filenodes: self.lanes.filenodes(),
             stops: self.lanes.take_stops(),
             on_error: self.settings.replication.types.on_error,
         };
@@ -457,6 +521,16 @@ impl<'s> Ingest<'s> {
             if let (Ok(done), Some(cut)) = (&mut outcome, cut) {
                 match crate::flush::cover(&mut state, cut).await {
                     Ok(covered) => done.receipt = covered.receipt,
+                    Err(error) => outcome = Err(error),
+                }
+            }
+            if let (Ok(done), Some(finish)) = (&mut outcome, finish) {
+                if failpoint("c7") {
+                    let outcome = Err(Error::StreamEnded);
+                    return Flushed { state, outcome };
+                }
+                match crate::flush::compact(&mut state, finish).await {
+                    Ok(compacted) => done.finished = compacted.finished,
                     Err(error) => outcome = Err(error),
                 }
             }
@@ -479,7 +553,7 @@ impl<'s> Ingest<'s> {
             Some(flush) => (flush.token, flush.then),
             None => (None, Then::Nobody),
         };
-        let done = match outcome {
+        let mut done = match outcome {
             Ok(done) => done,
             Err(error) => {
                 // the lane whose encoding failed knows more than the job that missed its part
@@ -492,7 +566,11 @@ impl<'s> Ingest<'s> {
         if !done.stopped.is_empty() {
             self.stopped(&done.stopped, &state.manifest.value);
         }
-        self.lanes.reopen(&state, &done.tables).await?;
+        let moved = done.finished.as_mut().and_then(|finished| finished.moved.take());
+        self.lanes.reopen(&state, &done.tables, moved).await?;
+        if let Some(finished) = &done.finished {
+            self.compactor.finished(finished, &state.manifest.value);
+        }
         match then {
             Then::Nobody => {}
             Then::Cut => self.cut.committed(&state.manifest.value),
@@ -604,6 +682,8 @@ impl Ingest<'_> {
         meters.buffer_depth.set(level(self.batch.rows));
         meters.buffer_bytes.set(level(self.batch.bytes));
         meters.spool_bytes.set(level(progress.spooled_bytes));
+        self.compactor.measure();
+        meters.replayed_events.inc_by(std::mem::take(&mut self.replayed));
         let (count, blocked) = self.counted_waits;
         meters.channel_full.inc_by(progress.full_count - count);
         meters.channel_blocked_seconds.inc_by((progress.blocked - blocked).as_secs_f64());

@@ -413,7 +413,10 @@ impl Attempt<'_> {
             tables: BTreeMap::new(),
             schemas: BTreeMap::new(),
             roles: BTreeMap::new(),
-            compaction: CompactionInfo::default(),
+            compaction: CompactionInfo {
+                tombstone_retention: Some(self.settings.changes_kept.clone()),
+                ..CompactionInfo::default()
+            },
             updated_at: now,
             extra: Default::default(),
         };

@@ -13,9 +13,6 @@ use crate::metered_store::MeteredStore;
 use crate::meters::Meters;
 use crate::settings::LakeSettings;
 
-/// File name of the embedded catalog below the state directory.
-const CATALOG_FILE: &str = "catalog.db";
-
 /// What a lake is made of, for whoever brings parts of their own.
 #[derive(Clone)]
 pub struct Components {
@@ -64,8 +61,8 @@ impl Lake {
     pub(crate) fn open_metered(settings: &LakeSettings, meters: Meters) -> Result<Lake, Error> {
         create_state_dir(&settings.state_dir)?;
         let store = LakeStore::open(&settings.storage)?;
-        let catalog =
-            SqliteCatalog::open(&settings.state_dir.join(CATALOG_FILE)).map_err(Error::catalog)?;
+        let catalog = settings.state_dir.join(SqliteCatalog::FILE_NAME);
+        let catalog = SqliteCatalog::open(&catalog).map_err(Error::catalog)?;
         let components = Components {
             store: store.behind(|inner| Arc::new(MeteredStore { inner, meters: meters.clone() })),
             catalog: Arc::new(catalog),

@@ -2,19 +2,23 @@
 //! on the encode side, with at most one encode job at a time. A table that an error stops loses its
 //! lane; the others do not notice.
 
+mod schema;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use cdc_core::{ChangePosition, Epoch, Lsn, PgType, PgTypeKind, RowChange, TableName, TableSchema};
+use cdc_core::{ChangePosition, Epoch, Lsn, RowChange, TableName, TableSchema};
 use cdc_manifest::TableEntry;
-use cdc_sink::index::IndexStamp;
+use cdc_sink::index::{IdentityHasher, IndexStamp};
 use cdc_sink::{ChangeBuffer, Chunk, DeltaWriter, index_identity};
-use cdc_wal::{Relation, RelationColumn, ReplicaIdentityKind};
+use cdc_wal::Relation;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use self::schema::Unsettled;
 use crate::Error;
 use crate::commit::{CommitState, CommittedTable};
+use crate::compact::Moved;
 use crate::flush::Part;
 use crate::open_lane::LaneOpener;
 use crate::quarantine::Stop;
@@ -35,16 +39,27 @@ pub(crate) struct Lanes {
     unwritten: HashMap<u32, ChangeBuffer>,
     /// Relations in the publication that the manifest does not follow.
     ignored: HashSet<u32>,
+    /// Relations whose next row decides what became of their table.
+    unsettled: HashMap<u32, Unsettled>,
     /// Tables that stopped since the last epoch was closed.
     stops: Vec<Stop>,
     /// Encode jobs of dropped lanes; how they end is of no interest.
     dropped: Vec<EncodeJob>,
+    /// The table whose rows move at present: no epoch of it may begin.
+    held: Option<TableName>,
     epoch: Epoch,
 }
 
 /// A table of the manifest.
 struct FollowedTable {
     committed: CommittedTable,
+    /// Of the changes that come now; ahead of what is committed until the next flush.
+    schema: Arc<TableSchema>,
+    /// At the start of the session the table had everything below.
+    covered: Lsn,
+    /// What the source's files were when rows and schema last fitted, and what the manifest says.
+    filenode: Option<u64>,
+    recorded_filenode: Option<u64>,
     /// `pg_class.oid`, once known.
     oid: Option<u32>,
     is_written: bool,
@@ -68,6 +83,8 @@ pub(crate) struct Lane {
     changes: u64,
     /// Bytes that the writer held when it was last free.
     writer_bytes: usize,
+    /// The hasher of its key index.
+    hasher: IdentityHasher,
 }
 
 type EncodeJob = JoinHandle<Result<Box<DeltaWriter>, Error>>;
@@ -86,8 +103,13 @@ impl Lanes {
         let manifest = &state.manifest.value;
         let follow = |(table, committed): (&TableName, &CommittedTable)| {
             let entry = manifest.tables.get(table);
+            let filenode = entry.and_then(|entry| entry.source_filenode);
             let followed = FollowedTable {
                 committed: committed.clone(),
+                schema: Arc::clone(&committed.schema),
+                covered: committed.covered(),
+                filenode,
+                recorded_filenode: filenode,
                 oid: entry.and_then(|entry| entry.source_oid),
                 is_written: entry.is_some_and(TableEntry::is_written),
             };
@@ -101,53 +123,20 @@ impl Lanes {
             lanes: Vec::new(),
             unwritten: HashMap::new(),
             ignored: HashSet::new(),
+            unsettled: HashMap::new(),
             stops: Vec::new(),
             dropped: Vec::new(),
+            held: None,
             epoch: manifest.epoch.next(),
         }
     }
 
     /// The lane of a relation, or `None` if it is not written.
     pub(crate) fn of(&mut self, oid: u32) -> Option<&mut Lane> {
+        if !self.unsettled.is_empty() && self.unsettled.contains_key(&oid) {
+            return None;
+        }
         self.by_oid.get(&oid).map(|index| &mut self.lanes[*index])
-    }
-
-    /// How many sequence numbers a change uses whose relation has no lane.
-    pub(crate) fn unwritten_numbers(&self, oid: u32, change: &RowChange<'_>) -> u64 {
-        self.unwritten.get(&oid).map_or(1, |buffer| buffer.sequence_numbers(change))
-    }
-
-    /// Takes a relation's description: opens its lane, or checks that the table is still the one
-    /// the lake has. If it is not, the table stops as of `cut`; gives the changes lost by that.
-    pub(crate) async fn describe(
-        &mut self,
-        relation: &Relation,
-        cut: Lsn,
-    ) -> Result<Option<u64>, Error> {
-        let Some(table) = self.owner(relation) else {
-            if self.ignored.insert(relation.oid) {
-                let table = relation.table();
-                tracing::warn!(%table, "table is in the publication but not followed");
-            }
-            return Ok(None);
-        };
-        let Some(followed) = self.tables.get_mut(&table) else { return Ok(None) };
-        let schema = Arc::clone(&followed.committed.schema);
-        let mut lost = None;
-        if followed.is_written {
-            match check_relation(&table, followed, relation) {
-                Ok(()) => followed.oid = Some(relation.oid),
-                Err(error) => lost = Some(self.stop(&table, error, cut)?),
-            }
-        }
-        let is_written = self.tables.get(&table).is_some_and(|followed| followed.is_written);
-        if !is_written {
-            let buffer = ChangeBuffer::new(schema, self.opener.unrepresentable());
-            self.unwritten.entry(relation.oid).or_insert(buffer);
-        } else if !self.by_oid.contains_key(&relation.oid) {
-            self.open(table, relation.oid).await?;
-        }
-        Ok(lost)
     }
 
     /// The followed table that a relation is: by its OID, which survives a rename, else by name.
@@ -160,18 +149,20 @@ impl Lanes {
     }
 
     async fn open(&mut self, table: TableName, oid: u32) -> Result<(), Error> {
-        let Some(FollowedTable { committed, .. }) = self.tables.get(&table) else { return Ok(()) };
-        let (writer, first_part) = self.opener.open(&table, committed, self.epoch).await?;
+        let Some(followed) = self.tables.get(&table) else { return Ok(()) };
+        let FollowedTable { committed, schema, .. } = followed;
+        let (writer, first_part) = self.opener.open(committed, schema, self.epoch).await?;
         let policy = self.opener.unrepresentable();
         self.by_oid.insert(oid, self.lanes.len());
         self.lanes.push(Lane {
-            buffer: ChangeBuffer::new(Arc::clone(&committed.schema), policy),
-            covered: committed.covered(),
+            buffer: ChangeBuffer::new(Arc::clone(schema), policy),
+            covered: followed.covered,
+            is_closed: self.held.as_ref() == Some(&table),
+            hasher: writer.index().hasher(),
             table,
             oid,
             writer: Writer::Idle(Box::new(writer)),
             first_part,
-            is_closed: false,
             waiting: Vec::new(),
             changes: 0,
             writer_bytes: 0,
@@ -187,27 +178,6 @@ impl Lanes {
         let stop = Stop::of(table, error, lsn_from, self.on_error)?;
         self.stops.push(stop);
         Ok(self.drop_lane(table))
-    }
-
-    /// From now on the table is not written. Its key index stays as the last commit left it, so it
-    /// is rebuilt when the table is followed again. Gives the changes since the last epoch was
-    /// closed.
-    pub(crate) fn drop_lane(&mut self, table: &TableName) -> u64 {
-        if let Some(followed) = self.tables.get_mut(table) {
-            followed.is_written = false;
-        }
-        let Some(index) = self.lanes.iter().position(|lane| lane.table == *table) else { return 0 };
-        let Lane { oid, buffer, writer, changes, .. } = self.lanes.swap_remove(index);
-        self.by_oid.remove(&oid);
-        if let Some(moved) = self.lanes.get(index) {
-            self.by_oid.insert(moved.oid, index);
-        }
-        let empty = ChangeBuffer::new(Arc::clone(buffer.schema()), self.opener.unrepresentable());
-        self.unwritten.insert(oid, empty);
-        if let Writer::Busy(job) = writer {
-            self.dropped.push(job);
-        }
-        changes
     }
 
     /// The tables that stopped since the last call.
@@ -239,29 +209,101 @@ impl Lanes {
         Ok(parts)
     }
 
-    /// After a flush that changed `tables`: tells their indexes for which snapshot they are right
-    /// now, and lets the lanes that waited for the commit go on with the next epoch.
+    /// The hasher of a table's key index, where that is open.
+    pub(crate) fn hasher(&self, table: &TableName) -> Option<IdentityHasher> {
+        let lane = self.lanes.iter().find(|lane| lane.table == *table);
+        match lane {
+            Some(lane) => Some(lane.hasher),
+            None => self.opener.hasher(table),
+        }
+    }
+
+    /// Lets no epoch of a table begin until [`Lanes::reopen`]: its rows move. False, with nothing
+    /// changed, if one has begun that is not closed, or if the next epoch tells rows apart otherwise.
+    pub(crate) fn hold(&mut self, table: &TableName) -> bool {
+        let committed =
+            self.tables.get(table).map(|followed| Arc::clone(&followed.committed.schema));
+        if committed.is_some_and(|committed| self.needs_reindex(table, &committed)) {
+            return false;
+        }
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.table == *table) {
+            if lane.changes > 0 && !lane.is_closed {
+                return false;
+            }
+            lane.is_closed = true;
+        }
+        self.held = Some(table.clone());
+        true
+    }
+
+    /// After a flush that changed `tables`, and a compaction that moved rows: tells the indexes for
+    /// which snapshot they are right now, and lets the lanes that waited for the commit go on with
+    /// the next epoch.
     pub(crate) async fn reopen(
         &mut self,
         state: &CommitState,
         tables: &[TableName],
+        moved: Option<Moved>,
     ) -> Result<(), Error> {
+        self.held = None;
+        if let Some(moved) = moved {
+            self.follow_moved(state, tables, moved).await?;
+        }
+        self.note_committed(state);
         let lake_id = &state.manifest.value.lake_id;
         for lane in self.lanes.iter_mut().filter(|lane| lane.is_closed) {
             let committed = state.tables.get(&lane.table);
             let committed = committed.filter(|_| tables.contains(&lane.table));
-            let stamp = committed.map(|committed| index_stamp(lake_id, committed));
-            let (epoch, waiting) = (self.epoch, std::mem::take(&mut lane.waiting));
-            lane.is_closed = false;
-            lane.start(move |writer| {
-                if let Some(stamp) = stamp {
-                    writer.committed(stamp)?;
-                }
-                waiting.into_iter().try_for_each(|chunk| append(writer, chunk, epoch, 0))
+            let stamp =
+                committed.map(|committed| index_stamp(lake_id, committed, &committed.schema));
+            lane.go_on(self.epoch, move |writer| match stamp {
+                Some(stamp) => Ok(writer.committed(stamp)?),
+                None => Ok(()),
             })
             .await?;
         }
         Ok(())
+    }
+
+    /// Tells the index of a table where its rows went; one that cannot be told is rebuilt.
+    async fn follow_moved(
+        &mut self,
+        state: &CommitState,
+        tables: &[TableName],
+        moved: Moved,
+    ) -> Result<(), Error> {
+        let lake_id = &state.manifest.value.lake_id;
+        let Some(committed) = state.tables.get(&moved.table) else { return Ok(()) };
+        let stamp = index_stamp(lake_id, committed, &committed.schema);
+        let Some(followed) = self.tables.get_mut(&moved.table) else { return Ok(()) };
+        let before = index_stamp(lake_id, &followed.committed, &followed.committed.schema);
+        followed.committed = committed.clone();
+        let schema = Arc::clone(&followed.schema);
+        let has_flushed = tables.contains(&moved.table);
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.table == moved.table) else {
+            return self.opener.repoint(before, stamp, moved).await;
+        };
+        let Moved { patch, removed, .. } = moved;
+        match patch.filter(|patch| patch.hasher() == lane.hasher) {
+            Some(patch) => {
+                lane.go_on(self.epoch, move |writer| {
+                    writer.repoint(patch, removed)?;
+                    let told =
+                        if has_flushed { writer.committed(stamp) } else { writer.restamp(stamp) };
+                    Ok(told?)
+                })
+                .await
+            }
+            None => {
+                // the old index must be closed before the new one is made in its place
+                drop(lane.take_writer().await?);
+                let (writer, first_part) = self.opener.open(committed, &schema, self.epoch).await?;
+                lane.hasher = writer.index().hasher();
+                lane.first_part = first_part;
+                lane.writer = Writer::Idle(Box::new(writer));
+                lane.go_on(self.epoch, |_| Ok(())).await
+            }
+        }
     }
 
     /// While buffers and writers hold more than `bytes_max`, has the biggest of them give up what it
@@ -340,12 +382,32 @@ impl Lane {
     /// While the epoch before waits for its commit, so do the rows.
     pub(crate) async fn seal(&mut self, epoch: Epoch) -> Result<(), Error> {
         let chunk = self.buffer.take_chunk()?;
+        self.hand_over(chunk, epoch).await
+    }
+
+    async fn hand_over(&mut self, chunk: Chunk, epoch: Epoch) -> Result<(), Error> {
         if self.is_closed {
             self.waiting.push(chunk);
             return Ok(());
         }
         let first_part = self.first_part;
         self.start(move |writer| append(writer, chunk, epoch, first_part)).await
+    }
+
+    /// After a commit, of which `then` tells the writer: the chunks that waited are encoded.
+    async fn go_on(
+        &mut self,
+        epoch: Epoch,
+        then: impl FnOnce(&mut DeltaWriter) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        self.is_closed = false;
+        let waiting = std::mem::take(&mut self.waiting);
+        let first_part = self.first_part;
+        self.start(move |writer| {
+            then(writer)?;
+            waiting.into_iter().try_for_each(|chunk| append(writer, chunk, epoch, first_part))
+        })
+        .await
     }
 
     /// Bytes of the rows gathered and of what the writer holds.
@@ -419,67 +481,20 @@ fn append(
     Ok(writer.append(chunk)?)
 }
 
-/// The stamp of an index that is right for a committed table.
-pub(crate) fn index_stamp(lake_id: &str, committed: &CommittedTable) -> IndexStamp {
+/// The stamp of an index that is right for a committed table under a schema.
+pub(crate) fn index_stamp(
+    lake_id: &str,
+    committed: &CommittedTable,
+    schema: &TableSchema,
+) -> IndexStamp {
     let current = &committed.pair.current;
     let stamp =
         current.head(committed.branch).and_then(|snapshot| cdc_iceberg::Stamp::of(snapshot));
     IndexStamp {
         lake_id: lake_id.to_owned(),
-        identity: index_identity(&committed.schema),
+        identity: index_identity(schema),
         snapshot_id: committed.head_id(),
         lsn_to: committed.covered(),
         epoch: stamp.map_or(Epoch(0), |stamp| stamp.epoch),
     }
-}
-
-/// The relation must be the table of the lake, under its name, with rows that can be told apart and
-/// with exactly the columns of the schema. Anything else is a change that the lake does not follow
-/// yet, and no row of it is taken.
-fn check_relation(
-    table: &TableName,
-    followed: &FollowedTable,
-    relation: &Relation,
-) -> Result<(), Error> {
-    let changed = |detail: String| Err(Error::SchemaChanged { table: table.clone(), detail });
-    if relation.table() != *table {
-        return changed(format!("it is now named {} on the source", relation.table()));
-    }
-    if followed.oid.is_some_and(|oid| oid != relation.oid) {
-        return changed("it was dropped and created again on the source".into());
-    }
-    if relation.replica_identity == ReplicaIdentityKind::Nothing {
-        return changed("its replica identity is now NOTHING".into());
-    }
-    match difference(&followed.committed.schema, &relation.columns) {
-        Some(detail) => changed(format!("{detail} on the source")),
-        None => Ok(()),
-    }
-}
-
-/// The first column in which a relation is not as the schema has it.
-fn difference(schema: &TableSchema, columns: &[RelationColumn]) -> Option<String> {
-    for (index, found) in columns.iter().enumerate() {
-        let Some(known) = schema.columns.get(index) else {
-            return Some(format!("column {} is new", found.name));
-        };
-        if known.name != found.name {
-            return Some(format!("column {} is now {}", known.name, found.name));
-        }
-        if !same_type(&known.pg_type, found) {
-            return Some(format!("column {} is no longer {}", known.name, known.pg_type.name));
-        }
-    }
-    let missing = schema.columns.get(columns.len())?;
-    Some(format!("column {} is gone", missing.name))
-}
-
-/// A domain's own modifier is never sent, so only its OID can be compared.
-fn same_type(known: &PgType, found: &RelationColumn) -> bool {
-    let is_domain = matches!(known.kind, PgTypeKind::Domain(_));
-    let typmod = match &known.kind {
-        PgTypeKind::Array(element) => element.typmod,
-        _ => known.typmod,
-    };
-    known.oid == found.type_oid && (is_domain || typmod == found.typmod)
 }

@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use cdc_core::{Clock, SystemClock, rfc3339};
 use fs4::fs_std::FileExt;
@@ -16,9 +17,38 @@ pub struct Lease {
     _file: File,
 }
 
+/// What a holder writes who has the lease for a moment only.
+const BRIEFLY: &str = "for a moment";
+/// How often a lease that is held for a moment is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
 impl Lease {
     /// Takes the lease of a state directory, or fails naming who holds it.
     pub fn take(state_dir: &Path) -> Result<Lease, Error> {
+        Lease::take_as(state_dir, "")
+    }
+
+    /// The same for a moment: a daemon that is started meanwhile waits.
+    pub(crate) fn take_briefly(state_dir: &Path) -> Result<Lease, Error> {
+        Lease::take_as(state_dir, BRIEFLY)
+    }
+
+    /// Takes the lease, and waits for somebody who has it for a moment, at most for `patience`.
+    pub(crate) async fn take_after(state_dir: &Path, patience: Duration) -> Result<Lease, Error> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Lease::take(state_dir) {
+                Err(Error::Leased { holder, .. })
+                    if holder.ends_with(BRIEFLY) && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                }
+                taken => return taken,
+            }
+        }
+    }
+
+    fn take_as(state_dir: &Path, purpose: &str) -> Result<Lease, Error> {
         let path = lock_path(state_dir);
         let mut file = open(&path)?;
         let locked = file.try_lock_exclusive().map_err(|source| Error::state(&path, source))?;
@@ -31,7 +61,8 @@ impl Lease {
             file.set_len(0)?;
             file.seek(SeekFrom::Start(0))?;
             let (host, pid) = (host(), std::process::id());
-            writeln!(file, "host {host}, pid {pid}, since {}", rfc3339(SystemClock.now()))?;
+            let line = format!("host {host}, pid {pid}, since {}", rfc3339(SystemClock.now()));
+            writeln!(file, "{}", format!("{line} {purpose}").trim_end())?;
             file.sync_data()
         };
         let mut write = write;

@@ -12,11 +12,14 @@ mod batch;
 mod commit;
 #[cfg(test)]
 mod commit_tests;
+mod compact;
 mod control;
 mod copy;
 mod cut;
 mod daemon;
 mod error;
+mod evolve;
+mod evolve_tables;
 mod fence;
 mod fence_tables;
 mod flush;
@@ -35,6 +38,7 @@ mod plan;
 mod preflight;
 mod promotion;
 mod quarantine;
+mod reconcile;
 mod recover;
 mod refs;
 mod register;
@@ -43,18 +47,25 @@ mod spool;
 mod status;
 mod teardown;
 mod undo;
+mod upkeep;
 mod verify;
 
 pub use cdc_sink::FileCompression as Compression;
+pub use compact::{
+    CompactReport, CompactRequest, CompactSettings, CompactionSettings, TableOutcome, TableResult,
+    compact,
+};
 pub use copy::InitProgress;
 pub use daemon::{follow, run};
 pub use error::Error;
+pub use evolve::{OpenCatalog, SchemaCatalog};
 pub use fence::BreakerSettings;
 pub use init::{InitReport, init};
 pub use lake::Components;
 pub use lease::Lease;
 pub use meters::{Meters, TableLabels};
 pub use preflight::preflight;
+pub use reconcile::{ReconcileReport, ReconcileSettings, TablePlan, reconcile};
 pub use register::{Registered, register};
 pub use settings::{
     DaemonSettings, Failover, FlushSettings, InitSettings, LakeSettings, OnError, RefSettings,

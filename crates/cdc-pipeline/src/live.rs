@@ -165,15 +165,17 @@ impl LiveWriter {
     }
 
     async fn heartbeat(&self, control: &mut Option<Control>) {
-        if let Some(session) = control
-            && let Ok(Err(error)) =
-                tokio::time::timeout(QUESTION_TIMEOUT, session.heartbeat()).await
-        {
-            tracing::warn!(error = cdc_core::chain(&error), "heartbeat failed");
-            *control = None;
-        } else if control.is_some() {
-            self.lake.meters.heartbeats.inc();
-        }
+        let Some(session) = control else { return };
+        let error = match tokio::time::timeout(QUESTION_TIMEOUT, session.heartbeat()).await {
+            Ok(Ok(_)) => {
+                self.lake.meters.heartbeats.inc();
+                return;
+            }
+            Ok(Err(error)) => cdc_core::chain(&error),
+            Err(_) => "no answer from the source".to_owned(),
+        };
+        tracing::warn!(error, "heartbeat failed");
+        *control = None;
     }
 
     /// Shows on `/metrics` what was seen last.

@@ -1,7 +1,6 @@
 //! What the write plane counts about itself: the metrics of the daemon, by their names on
 //! `/metrics`. Kept per flush or per state, never per change, so that they cost the stream nothing.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 use siphasher::sip::SipHasher24;
 
 use crate::Error;
@@ -41,6 +40,13 @@ pub(crate) struct OfColumn {
     column: String,
 }
 
+/// The labels of a change of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OfKind {
+    table: String,
+    kind: &'static str,
+}
+
 /// Why a session ended that another one follows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Reason {
@@ -68,13 +74,10 @@ pub(crate) struct Resolved {
 type Seconds = Gauge<f64, AtomicU64>;
 type Stages = Family<Stage, Histogram, fn() -> Histogram>;
 
-/// The metrics of one process. Clones count into the same.
-#[derive(Clone, Debug, Default)]
-pub struct Meters(Arc<Inner>);
-
-/// The metrics themselves; what each means stands where it is registered.
-#[derive(Debug)]
-pub(crate) struct Inner {
+/// The metrics of one process; what each means stands where it is registered. Clones count into the
+/// same.
+#[derive(Clone, Debug)]
+pub struct Meters {
     labels: TableLabels,
     pub(crate) slot_active: Gauge,
     pub(crate) lag_seconds: Seconds,
@@ -109,55 +112,26 @@ pub(crate) struct Inner {
     pub(crate) toast_carried: Family<OfTable, Counter>,
     pub(crate) lossy_values: Family<OfColumn, Counter>,
     pub(crate) foreign_commits: Family<OfTable, Counter>,
+    pub(crate) snapshots_expired: Family<OfTable, Counter>,
+    pub(crate) small_files: Family<OfTable, Gauge>,
+    pub(crate) live_delete_rows: Family<OfTable, Gauge>,
+    pub(crate) orphans_removed: Counter,
+    pub(crate) compact_duration: Histogram,
+    pub(crate) compact_staleness: Seconds,
+    pub(crate) schema_reconciles: Family<OfKind, Counter>,
+    pub(crate) reconcile_staleness: Seconds,
 }
 
-impl Default for Inner {
+/// Counted and shown nowhere.
+impl Default for Meters {
     fn default() -> Self {
-        Self {
-            labels: TableLabels::default(),
-            slot_active: Gauge::default(),
-            lag_seconds: Seconds::default(),
-            lag_bytes: Gauge::default(),
-            up_to_lsn: Gauge::default(),
-            oldest_xact_age_seconds: Gauge::default(),
-            retained_wal_bytes: Gauge::default(),
-            guardrail_breach: Gauge::default(),
-            heartbeats: Counter::default(),
-            reconnects: Family::default(),
-            events_per_sec: Seconds::default(),
-            replayed_events: Counter::default(),
-            buffer_depth: Gauge::default(),
-            buffer_bytes: Gauge::default(),
-            spool_bytes: Gauge::default(),
-            channel_full: Counter::default(),
-            channel_blocked_seconds: Counter::default(),
-            sink_latency: durations(),
-            sink_errors: Counter::default(),
-            flushes: Family::default(),
-            flush_duration: Family::new_with_constructor(durations),
-            flush_workers_used: Gauge::default(),
-            commit_to_visible: durations(),
-            commit_unknown: Family::default(),
-            conflicts_resolved: Counter::default(),
-            breaker_tripped: Gauge::default(),
-            raw_tags_pruned: Counter::default(),
-            table_latest_epoch: Family::default(),
-            events_flushed: Family::default(),
-            snapshots: Family::default(),
-            truncates: Family::default(),
-            toast_carried: Family::default(),
-            lossy_values: Family::default(),
-            foreign_commits: Family::default(),
-        }
+        Meters::new(TableLabels::default(), &mut Registry::default())
     }
 }
 
-impl std::ops::Deref for Meters {
-    type Target = Inner;
-
-    fn deref(&self) -> &Inner {
-        &self.0
-    }
+/// 10 ms to 3 hours.
+fn run_durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 2.0, 21))
 }
 
 /// 1 ms to 65 s.
@@ -166,88 +140,92 @@ fn durations() -> Histogram {
 }
 
 impl Meters {
-    /// All at zero, with tables labelled as told.
-    pub fn new(labels: TableLabels) -> Meters {
-        Meters(Arc::new(Inner { labels, ..Inner::default() }))
-    }
-
-    /// Adds all of them to `registry`, whose prefix should be `pgcdc`.
-    pub fn register(&self, registry: &mut Registry) {
-        let m = &self.0;
+    /// All at zero, with tables labelled as told, and added to `registry`, whose prefix should be
+    /// `pgcdc`.
+    pub fn new(labels: TableLabels, registry: &mut Registry) -> Meters {
         let mut add = Adding(registry);
-        add.metric("slot_active", "Whether the slot exists and we are attached", &m.slot_active);
-        add.metric("replication_lag_seconds", "WAL tip against what is durable", &m.lag_seconds);
-        add.metric("replication_lag_bytes", "WAL tip against what is durable", &m.lag_bytes);
-        add.metric("up_to_lsn", "Position up to which the lake has everything", &m.up_to_lsn);
-        add.metric(
-            "source_oldest_xact_age_seconds",
-            "Age of the oldest open client transaction on the source, 0 for none",
-            &m.oldest_xact_age_seconds,
-        );
-        add.metric("slot_retained_wal_bytes", "WAL kept by the slot", &m.retained_wal_bytes);
-        add.metric(
-            "slot_guardrail_breach",
-            "Whether the slot keeps more WAL than guardrail.max_retained_wal_bytes",
-            &m.guardrail_breach,
-        );
-        add.metric("heartbeat", "Heartbeat messages emitted", &m.heartbeats);
-        add.metric("reconnects", "Sessions that ended and were followed by another", &m.reconnects);
-        add.metric("events_per_sec", "Changes per second of the last flush", &m.events_per_sec);
-        add.metric(
-            "replayed_events",
-            "Changes received again that their table had already",
-            &m.replayed_events,
-        );
-        add.metric("buffer_depth", "Changes that wait for their flush", &m.buffer_depth);
-        add.metric("buffer_bytes", "Bytes of the same", &m.buffer_bytes);
-        add.metric("spool_bytes", "Bytes of transactions in progress", &m.spool_bytes);
-        add.metric("event_channel_full", "Times that intake found no room", &m.channel_full);
-        add.metric(
-            "event_channel_blocked_seconds",
-            "Seconds that intake waited for room",
-            &m.channel_blocked_seconds,
-        );
-        add.metric("sink_latency_seconds", "Duration of one storage write", &m.sink_latency);
-        add.metric("sink_errors", "Failed storage writes", &m.sink_errors);
-        add.metric("flushes", "Flushes by result", &m.flushes);
-        add.metric("flush_duration_seconds", "Duration of a part of a flush", &m.flush_duration);
-        add.metric(
-            "flush_parallel_workers_used",
-            "Tables at work at once in the last flush",
-            &m.flush_workers_used,
-        );
-        add.metric(
-            "commit_to_visible_seconds",
-            "From the commit on the source of a flush's last transaction to its epoch",
-            &m.commit_to_visible,
-        );
-        add.metric(
-            "commit_unknown",
-            "Commits whose outcome had to be read back",
-            &m.commit_unknown,
-        );
-        add.metric(
-            "manifest_conflicts_resolved",
-            "Manifest writes that won after a conflict",
-            &m.conflicts_resolved,
-        );
-        add.metric(
-            "cas_breaker_tripped",
-            "Whether conflicts over the manifest end this daemon",
-            &m.breaker_tripped,
-        );
-        add.metric("refs_raw_tags_pruned", "Raw tags removed", &m.raw_tags_pruned);
-        add.metric("table_latest_epoch", "Newest epoch of a table", &m.table_latest_epoch);
-        add.metric("events_flushed", "Changes in committed epochs", &m.events_flushed);
-        add.metric("iceberg_snapshot_count", "Snapshots of a table", &m.snapshots);
-        add.metric("truncates", "Truncations taken over", &m.truncates);
-        add.metric(
-            "toast_carried_columns",
-            "Unchanged values taken from the row before",
-            &m.toast_carried,
-        );
-        add.metric("lossy_values", "Values replaced as declared", &m.lossy_values);
-        add.metric("foreign_commits", "Commits of others found on a table", &m.foreign_commits);
+        Meters {
+            labels,
+            slot_active: add.zero("slot_active", "Whether the slot exists and we are attached"),
+            lag_seconds: add.zero("replication_lag_seconds", "WAL tip against what is durable"),
+            lag_bytes: add.zero("replication_lag_bytes", "WAL tip against what is durable"),
+            up_to_lsn: add.zero("up_to_lsn", "Position up to which the lake has everything"),
+            oldest_xact_age_seconds: add.zero(
+                "source_oldest_xact_age_seconds",
+                "Age of the oldest open client transaction on the source, 0 for none",
+            ),
+            retained_wal_bytes: add.zero("slot_retained_wal_bytes", "WAL kept by the slot"),
+            guardrail_breach: add.zero(
+                "slot_guardrail_breach",
+                "Whether the slot keeps more WAL than guardrail.max_retained_wal_bytes",
+            ),
+            heartbeats: add.zero("heartbeat", "Heartbeat messages emitted"),
+            reconnects: add.zero("reconnects", "Sessions that ended and were followed by another"),
+            events_per_sec: add.zero("events_per_sec", "Changes per second of the last flush"),
+            replayed_events: add
+                .zero("replayed_events", "Changes received again that their table had already"),
+            buffer_depth: add.zero("buffer_depth", "Changes that wait for their flush"),
+            buffer_bytes: add.zero("buffer_bytes", "Bytes of the same"),
+            spool_bytes: add.zero("spool_bytes", "Bytes of transactions in progress"),
+            channel_full: add.zero("event_channel_full", "Times that intake found no room"),
+            channel_blocked_seconds: add
+                .zero("event_channel_blocked_seconds", "Seconds that intake waited for room"),
+            sink_latency: add.metric(
+                "sink_latency_seconds",
+                "Duration of one storage write",
+                durations(),
+            ),
+            sink_errors: add.zero("sink_errors", "Failed storage writes"),
+            flushes: add.zero("flushes", "Flushes by result"),
+            flush_duration: add.metric(
+                "flush_duration_seconds",
+                "Duration of a part of a flush",
+                Stages::new_with_constructor(durations),
+            ),
+            flush_workers_used: add
+                .zero("flush_parallel_workers_used", "Tables at work at once in the last flush"),
+            commit_to_visible: add.metric(
+                "commit_to_visible_seconds",
+                "From the commit on the source of a flush's last transaction to its epoch",
+                durations(),
+            ),
+            commit_unknown: add.zero("commit_unknown", "Commits whose outcome had to be read back"),
+            conflicts_resolved: add
+                .zero("manifest_conflicts_resolved", "Manifest writes that won after a conflict"),
+            breaker_tripped: add
+                .zero("cas_breaker_tripped", "Whether conflicts over the manifest end this daemon"),
+            raw_tags_pruned: add.zero("refs_raw_tags_pruned", "Raw tags removed"),
+            table_latest_epoch: add.zero("table_latest_epoch", "Newest epoch of a table"),
+            events_flushed: add.zero("events_flushed", "Changes in committed epochs"),
+            snapshots: add.zero("iceberg_snapshot_count", "Snapshots of a table"),
+            truncates: add.zero("truncates", "Truncations taken over"),
+            toast_carried: add
+                .zero("toast_carried_columns", "Unchanged values taken from the row before"),
+            lossy_values: add.zero("lossy_values", "Values replaced as declared"),
+            foreign_commits: add.zero("foreign_commits", "Commits of others found on a table"),
+            schema_reconciles: add
+                .zero("schema_reconciles", "Changes of a table on the source taken over, by kind"),
+            reconcile_staleness: add.zero(
+                "reconcile_staleness_seconds",
+                "Seconds since the tables were last compared with the catalog",
+            ),
+            snapshots_expired: add.zero("iceberg_snapshots_expired", "Snapshots forgotten"),
+            small_files: add.zero("small_files", "Small data files of a table, as last looked"),
+            live_delete_rows: add.zero(
+                "live_delete_rows",
+                "Deleted rows in the data files of a table, as last looked",
+            ),
+            orphans_removed: add.zero("orphans_removed", "Objects without a reference removed"),
+            compact_duration: add.metric(
+                "compact_duration_seconds",
+                "Duration of a compaction run",
+                run_durations(),
+            ),
+            compact_staleness: add.zero(
+                "compact_staleness_seconds",
+                "Time since the last compaction run without a failure",
+            ),
+        }
     }
 
     /// The label of a table, if tables are labelled.
@@ -258,6 +236,11 @@ impl Meters {
     /// The labels of a column, if tables are labelled.
     pub(crate) fn of_column(&self, table: &TableName, column: &str) -> Option<OfColumn> {
         Some(OfColumn { table: self.table_label(table)?, column: column.to_owned() })
+    }
+
+    /// The labels of a change of a table, if tables are labelled.
+    pub(crate) fn of_kind(&self, table: &TableName, kind: &'static str) -> Option<OfKind> {
+        Some(OfKind { table: self.table_label(table)?, kind })
     }
 
     fn table_label(&self, table: &TableName) -> Option<String> {
@@ -288,6 +271,13 @@ impl Meters {
         self.commit_unknown.get_or_create(&Resolved { resolved }).inc();
     }
 
+    /// Counts a commit of somebody else that was found on a table.
+    pub(crate) fn foreign_commit(&self, table: &TableName) {
+        if let Some(label) = self.of(table) {
+            self.foreign_commits.get_or_create(&label).inc();
+        }
+    }
+
     /// Counts a session that ended by this error.
     pub(crate) fn reconnects_after(&self, error: &Error) {
         let reason = match error {
@@ -302,11 +292,13 @@ impl Meters {
 struct Adding<'r>(&'r mut Registry);
 
 impl Adding<'_> {
-    fn metric<M>(&mut self, name: &str, help: &str, metric: &M)
-    where
-        M: prometheus_client::registry::Metric + Clone,
-    {
+    fn zero<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
+        self.metric(name, help, M::default())
+    }
+
+    fn metric<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
         self.0.register(name, help, metric.clone());
+        metric
     }
 }
 
@@ -343,35 +335,41 @@ mod tests {
         TableName::new("public", "items")
     }
 
-    fn text_of(meters: &Meters) -> String {
-        let mut registry = Registry::with_prefix("pgcdc");
-        meters.register(&mut registry);
+    fn text_of(registry: &Registry) -> String {
         let mut text = String::new();
-        prometheus_text::encode(&mut text, &registry).unwrap();
+        prometheus_text::encode(&mut text, registry).unwrap();
         text
     }
 
     /// Gives every family a member, so that it is shown.
-    fn touched() -> Meters {
-        let meters = Meters::default();
+    fn touched() -> Registry {
+        let mut registry = Registry::with_prefix("pgcdc");
+        let meters = Meters::new(TableLabels::Full, &mut registry);
         let label = meters.of(&table()).unwrap();
-        for family in [&meters.table_latest_epoch, &meters.snapshots] {
-            family.get_or_create(&label);
+        for family in [
+            &meters.table_latest_epoch,
+            &meters.snapshots,
+            &meters.small_files,
+            &meters.live_delete_rows,
+        ] {
+            drop(family.get_or_create(&label));
         }
         for family in [
             &meters.events_flushed,
             &meters.truncates,
             &meters.toast_carried,
             &meters.foreign_commits,
+            &meters.snapshots_expired,
         ] {
-            family.get_or_create(&label);
+            drop(family.get_or_create(&label));
         }
-        meters.lossy_values.get_or_create(&meters.of_column(&table(), "c").unwrap());
+        drop(meters.lossy_values.get_or_create(&meters.of_column(&table(), "c").unwrap()));
+        drop(meters.schema_reconciles.get_or_create(&meters.of_kind(&table(), "add").unwrap()));
         meters.flushed(true);
         meters.resolved(true);
         meters.stage("refs", Duration::from_millis(1));
         meters.reconnects_after(&Error::StreamEnded);
-        meters
+        registry
     }
 
     /// A line of the documentation for each metric, by its `HELP`, `TYPE` and labels.
@@ -386,7 +384,8 @@ mod tests {
             } else if let Some((name, kind)) =
                 line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
             {
-                let sample = text.lines().find(|l| l.starts_with(&format!("{name}{{")));
+                let samples = [format!("{name}{{"), format!("{name}_count{{")];
+                let sample = text.lines().find(|l| samples.iter().any(|s| l.starts_with(s)));
                 let inside = sample.and_then(|l| l.split_once('{')?.1.split_once('}'));
                 let labels: Vec<&str> = inside
                     .map_or("", |(labels, _)| labels)
@@ -407,7 +406,8 @@ mod tests {
 
     #[test]
     fn tables_are_labelled_as_told() {
-        let label = |labels| Meters::new(labels).of(&table()).map(|of| of.table);
+        let label =
+            |labels| Meters::new(labels, &mut Registry::default()).of(&table()).map(|of| of.table);
         assert_eq!(label(TableLabels::Full).as_deref(), Some("public.items"));
         assert_eq!(label(TableLabels::Hashed).map(|hash| hash.len()), Some(16));
         assert_eq!(label(TableLabels::Hashed), label(TableLabels::Hashed));

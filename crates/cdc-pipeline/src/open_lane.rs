@@ -1,13 +1,14 @@
 //! Opens the encode side of a table: its key index, from disk where it is right, else rebuilt from
 //! the key columns of the live files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use cdc_core::{Epoch, TableName, UnrepresentablePolicy};
-use cdc_iceberg::{Branch, LiveFile, live_files, load_position_deletes};
+use cdc_core::{Epoch, TableName, TableSchema, UnrepresentablePolicy};
+use cdc_iceberg::{LiveFile, live_files, load_position_deletes};
 use cdc_manifest::layout;
-use cdc_sink::index::{IndexBuilder, IndexOptions, IndexStamp, KeyIndex, Opened};
+use cdc_sink::index::{IdentityHasher, IndexBuilder, IndexOptions, IndexStamp, KeyIndex, Opened};
 use cdc_sink::{
     DeltaContext, DeltaOptions, DeltaWriter, FileCompression, RebuildFile, rebuild_index,
 };
@@ -15,6 +16,7 @@ use object_store::{ObjectStoreExt, path::Path as ObjectPath};
 
 use crate::Error;
 use crate::commit::CommittedTable;
+use crate::compact::Moved;
 use crate::lake::Lake;
 use crate::lanes::index_stamp;
 
@@ -41,15 +43,33 @@ impl LaneOpener {
         self.policy
     }
 
-    /// A writer for the table as committed, and the first free part number of the epoch to come.
+    /// The hasher of the key index that is on disk, if there is one.
+    pub(crate) fn hasher(&self, table: &TableName) -> Option<IdentityHasher> {
+        KeyIndex::hasher_in(&index_directory(&self.state_dir, table))
+    }
+
+    /// Tells the key index on disk of a table without a lane where its rows went.
+    pub(crate) async fn repoint(
+        &self,
+        before: IndexStamp,
+        after: IndexStamp,
+        moved: Moved,
+    ) -> Result<(), Error> {
+        let directory = index_directory(&self.state_dir, &moved.table);
+        repoint_on_disk(directory, before, after, moved).await
+    }
+
+    /// A writer for the table as committed, for changes of this schema, and the first free part number
+    /// of the epoch to come.
     pub(crate) async fn open(
         &self,
-        table: &TableName,
         committed: &CommittedTable,
+        schema: &Arc<TableSchema>,
         epoch: Epoch,
     ) -> Result<(DeltaWriter, u32), Error> {
-        let stamp = index_stamp(&self.lake_id, committed);
-        let directory = self.state_dir.join("index").join(table.key_segment());
+        let table = &schema.table;
+        let stamp = index_stamp(&self.lake_id, committed, schema);
+        let directory = index_directory(&self.state_dir, table);
         let (dir, expected) = (directory.clone(), stamp.clone());
         let opened = blocking("index opening", move || {
             Ok(KeyIndex::open(&dir, &expected, IndexOptions::default())?)
@@ -58,7 +78,7 @@ impl LaneOpener {
         let index = match opened {
             Opened::Ready(index) => index,
             Opened::Stale(_) | Opened::Absent => {
-                self.rebuild(table, committed, directory, stamp).await?
+                self.rebuild(committed, schema, directory, stamp).await?
             }
         };
         let context = DeltaContext {
@@ -87,11 +107,12 @@ impl LaneOpener {
     /// The index anew, from the identity columns of the live rows.
     async fn rebuild(
         &self,
-        table: &TableName,
         committed: &CommittedTable,
+        schema: &Arc<TableSchema>,
         directory: PathBuf,
         stamp: IndexStamp,
     ) -> Result<KeyIndex, Error> {
+        let table = &schema.table;
         let wrong = || Error::iceberg(table);
         let current = &committed.pair.current;
         let files = match current.head_id(self.lake.branch) {
@@ -120,8 +141,7 @@ impl LaneOpener {
         })
         .await?;
         let count = files.len();
-        let index =
-            rebuild_index(&self.lake.store, &committed.schema, files, builder, stamp).await?;
+        let index = rebuild_index(&self.lake.store, schema, files, builder, stamp).await?;
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(%table, files = count, records = index.records(), duration_ms, "index rebuilt");
         Ok(index)
@@ -144,6 +164,34 @@ impl LaneOpener {
             }
         }
     }
+}
+
+/// Where the key index of a table is.
+pub(crate) fn index_directory(state_dir: &Path, table: &TableName) -> PathBuf {
+    state_dir.join("index").join(table.key_segment())
+}
+
+/// Tells the index of a table without a lane where rows went. One that is not right for the state
+/// before stays as it is, and is rebuilt by whoever opens it.
+pub(crate) async fn repoint_on_disk(
+    directory: PathBuf,
+    before: IndexStamp,
+    after: IndexStamp,
+    moved: Moved,
+) -> Result<(), Error> {
+    let Some(patch) = moved.patch else { return Ok(()) };
+    let removed = moved.removed;
+    blocking("index change", move || {
+        let opened = KeyIndex::open(&directory, &before, IndexOptions::default())?;
+        if let Opened::Ready(mut index) = opened
+            && index.adopt(patch)?
+        {
+            index.apply(Vec::new(), removed)?;
+            index.commit(after)?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 async fn blocking<T: Send + 'static>(

@@ -5,7 +5,7 @@ use cdc_manifest::PromotionMode;
 use futures::FutureExt;
 
 use crate::Error;
-use crate::commit::CommitState;
+use crate::commit::{CommitState, point_at};
 
 /// Under automatic promotion nothing waits: commits that a daemon under manual promotion left on
 /// `staging` become `main`. Under manual promotion `staging` begins where `main` stands, so there is
@@ -34,6 +34,20 @@ pub(crate) async fn adopt_staging(state: &mut CommitState) -> Result<(), Error> 
             .boxed()
         })
         .collect();
+    if adopting.is_empty() {
+        return Ok(());
+    }
     let adopted = state.side_by_side(adopting).await;
-    state.keep(adopted)
+    state.keep(adopted)?;
+    // the manifest names the metadata in which `main` stands there
+    let mut next = state.manifest.value.clone();
+    for (name, table) in &state.tables {
+        if let Some(entry) = next.tables.get_mut(name)
+            && entry.snapshot_id == table.head_id()
+        {
+            point_at(entry, &table.pair, table.branch);
+        }
+    }
+    next.updated_at = state.lake.clock.now();
+    state.swap_manifest(next).await
 }

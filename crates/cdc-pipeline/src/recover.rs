@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use cdc_core::{Lsn, TableName, TableSchema};
 use cdc_iceberg::{
-    CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair, ancestry, live_files,
+    Branch, CommitKind, CommitOutcome, DataFile, Stamp, TableChange, TableIdent, TablePair,
+    ancestry, live_files,
 };
-use cdc_manifest::{Manifest, TableEntry, Versioned};
+use cdc_manifest::{Manifest, TableEntry, Versioned, parse_schema_record};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::Error;
@@ -19,6 +20,7 @@ use crate::commit::{CommitState, CommittedTable};
 use crate::fence::Fence;
 use crate::lake::Lake;
 use crate::settings::RefSettings;
+use crate::upkeep::Kept;
 
 /// Tables loaded at once.
 const LOADS_MAX: usize = 8;
@@ -52,21 +54,43 @@ pub(crate) async fn committed_state(
     let tables: BTreeMap<TableName, CommittedTable> = stream::iter(loads)
         .map(|(table, entry, schema)| async move {
             let pair = load_pair(this, &table, &entry).await?;
-            Ok::<_, Error>((
-                table,
-                CommittedTable { schema: Arc::new(schema), pair, branch: this.branch },
-            ))
+            let committed = with_schema(&table, &entry, schema, pair, this.branch)?;
+            Ok::<_, Error>((table, committed))
         })
         .buffer_unordered(LOADS_MAX)
         .try_collect()
         .await?;
-    Ok(CommitState { lake, fence, manifest, tables, refs, parallel_workers })
+    let kept = Kept::newest(refs.snapshots_kept);
+    Ok(CommitState { lake, fence, manifest, tables, refs, kept, parallel_workers })
 }
 
-/// The furthest position that some table reached beyond the manifest.
+/// The table under the schema that its rows end with. One that a crash left ahead of the manifest may
+/// have a later schema than that; without rows under it, it is kept for the ids that it gave.
+fn with_schema(
+    table: &TableName,
+    entry: &TableEntry,
+    schema: TableSchema,
+    pair: TablePair,
+    branch: Branch,
+) -> Result<CommittedTable, Error> {
+    let record = pair.current.schema_record();
+    let record = record.map(|text| parse_schema_record(table, text)).transpose()?;
+    let later = record.filter(|later| later.version > schema.version);
+    let has_more = pair.current.newest_lsn_to(branch) > entry.lsn_to;
+    let (schema, ahead) = match later {
+        Some(later) if has_more => (later, None),
+        later => (schema, later.map(Arc::new)),
+    };
+    Ok(CommittedTable { schema: Arc::new(schema), pair, branch, ahead })
+}
+
+/// The furthest position that some table reached beyond the manifest, on whichever branch: what
+/// waits on `staging` is held too, also where it is about to become `main`.
 pub(crate) fn furthest_beyond(state: &CommitState) -> Option<CatchUp> {
-    let reached = state.tables.values().filter_map(|table| {
-        let (current, branch) = (&table.pair.current, table.branch);
+    let branches = [Branch::Main, Branch::Staging];
+    let heads = state.tables.values().flat_map(|table| branches.map(|branch| (table, branch)));
+    let reached = heads.filter_map(|(table, branch)| {
+        let current = &table.pair.current;
         let lsn = current.newest_lsn_to(branch)?;
         let at = ancestry(&current.metadata, current.head_id(branch))
             .filter_map(|snapshot| Stamp::of(snapshot))
@@ -107,10 +131,7 @@ pub(crate) fn iceberg_idents(
     table: &TableName,
     entry: &TableEntry,
 ) -> Result<(TableIdent, TableIdent), Error> {
-    let ident = |name: &Option<String>| {
-        let (namespace, name) = name.as_deref()?.split_once('.')?;
-        Some(TableIdent::new(namespace, name))
-    };
+    let ident = |name: &Option<String>| TableIdent::parse(name.as_deref()?);
     let idents = ident(&entry.iceberg_table).zip(ident(&entry.changes_iceberg_table));
     idents
         .ok_or_else(|| Error::BadManifest { detail: format!("table {table} has no iceberg_table") })
@@ -137,6 +158,8 @@ async fn complete_changelog(
     let missing: Vec<_> = ancestry(metadata, pair.current.head_id(lake.branch))
         .filter_map(|snapshot| Some((snapshot, Stamp::of(snapshot)?)))
         .take_while(|(_, stamp)| stamp.lsn_to > reached)
+        // a rewrite adds files with rows that are in the changelog already
+        .filter(|(_, stamp)| stamp.kind != CommitKind::Compact)
         .collect();
     for (snapshot, stamp) in missing.into_iter().rev() {
         let files = lake.tables.files();

@@ -10,6 +10,7 @@ use cdc_manifest::{PromotionMode, RawRetention, StorageSpec};
 use cdc_sink::FileCompression;
 use globset::GlobMatcher;
 
+use crate::compact::CompactionSettings;
 use crate::fence::BreakerSettings;
 
 /// Where the lake and its local state live.
@@ -128,11 +129,15 @@ pub struct FlushSettings {
     pub parallel_workers: usize,
     /// Time that a drain may take.
     pub drain_timeout: Duration,
+    /// How often tables are compared with the source's catalog; `None` is never.
+    pub schema_reconcile_interval: Option<Duration>,
 }
 
-/// Refs after each flush.
+/// Refs after each flush, and snapshots besides those that refs name.
 #[derive(Clone, Copy, Debug)]
 pub struct RefSettings {
+    /// Newest snapshots of each table that stay (`catalog.snapshot_retain_count`).
+    pub snapshots_kept: usize,
     /// Newest raw tags repeated in `refs.json`.
     pub inline_raw: usize,
     /// Raw tags that stay.
@@ -150,6 +155,8 @@ pub struct InitSettings {
     pub parallel_workers: usize,
     /// Refs.
     pub refs: RefSettings,
+    /// How long changes are kept, as the configuration spells it.
+    pub changes_kept: String,
 }
 
 /// Everything `start` needs besides the source.
@@ -175,4 +182,6 @@ pub struct DaemonSettings {
     pub guardrail_bytes: Option<u64>,
     /// When conflicts over the manifest end the daemon.
     pub breaker: BreakerSettings,
+    /// Compaction and retention.
+    pub compaction: CompactionSettings,
 }

@@ -91,7 +91,8 @@ pub(crate) fn read_local(
     join(&batches).map(Some)
 }
 
-fn select(rows: &[u32], metadata: &ParquetMetaData) -> RowSelection {
+/// These rows (ascending, no repetition) of a file.
+pub(crate) fn select(rows: &[u32], metadata: &ParquetMetaData) -> RowSelection {
     let total = metadata.file_metadata().num_rows();
     let total = usize::try_from(total).unwrap_or(0);
     let ranges = rows.iter().map(|row| *row as usize..*row as usize + 1);

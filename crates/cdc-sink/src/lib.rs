@@ -59,8 +59,10 @@ mod encoded;
 mod encoding;
 mod error;
 mod fetch;
+mod identities;
 pub mod index;
 mod rebuild;
+mod rewrite;
 mod rows;
 
 pub use base::{BaseOptions, BaseStep, BaseTarget, BaseWriter, IndexedRows, PartNumbers};
@@ -72,5 +74,7 @@ pub use encoded::EncodedFile;
 pub use encoding::FileCompression;
 pub use error::{Error, Result};
 pub use fetch::LakeFile;
+pub use identities::read_identities;
 pub use rebuild::{RebuildFile, rebuild_index};
+pub use rewrite::{NewFile, RewriteInput, RewriteOptions, RewriteSpec, Rewritten, rewrite};
 pub use rows::{CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, RowBuilder};

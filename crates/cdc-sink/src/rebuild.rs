@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::delta::identity_columns;
-use crate::fetch::{LakeFile, project};
+use crate::fetch::{LakeFile, project, select};
 use crate::index::{FileRef, IdentityHasher, IndexBuilder, IndexStamp, KeyIndex};
 use crate::{Error, Result};
 
@@ -176,10 +176,11 @@ struct IdentityColumn {
     is_present: bool,
 }
 
-struct Reader {
-    lake: LakeStore,
-    schema: Arc<TableSchema>,
-    hasher: IdentityHasher,
+/// Hashes the identities in files.
+pub(crate) struct Reader {
+    pub(crate) lake: LakeStore,
+    pub(crate) schema: Arc<TableSchema>,
+    pub(crate) hasher: IdentityHasher,
 }
 
 impl Reader {
@@ -191,10 +192,15 @@ impl Reader {
             source,
         };
         let (file, metadata) = LakeFile::open(&self.lake, &job.key).await.map_err(failed)?;
-        let identity = self.identity(metadata.metadata(), &job)?;
+        let rows = metadata.metadata().file_metadata().num_rows();
+        if usize::try_from(rows).is_ok_and(|rows| job.deleted.len() >= rows) {
+            // it may be older than a column of the key
+            return Ok(());
+        }
+        let identity = self.identity(metadata.metadata(), &job.key)?;
         let present: Vec<FieldId> =
             identity.iter().filter(|column| column.is_present).map(|column| column.id).collect();
-        let mask = project(metadata.metadata(), &present).ok_or_else(|| self.lacking(&job))?;
+        let mask = project(metadata.metadata(), &present).ok_or_else(|| self.lacking(&job.key))?;
         let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
             .with_batch_size(BATCH_ROWS)
@@ -215,14 +221,43 @@ impl Reader {
         Ok(())
     }
 
+    /// The hashes of these rows of one file, ascending.
+    pub(crate) async fn hashes_at(&self, location: &str, rows: &[u32]) -> Result<Vec<u128>> {
+        let unknown = || Error::Unlocated { location: location.to_owned() };
+        let key = self.lake.location().key(location).ok_or_else(unknown)?;
+        let failed = |source: ParquetError| Error::Parquet {
+            table: self.schema.table.clone(),
+            operation: "read the identities of",
+            key: key.to_owned(),
+            source,
+        };
+        let (file, metadata) = LakeFile::open(&self.lake, key).await.map_err(failed)?;
+        let identity = self.identity(metadata.metadata(), key)?;
+        let present: Vec<FieldId> =
+            identity.iter().filter(|column| column.is_present).map(|column| column.id).collect();
+        let mask = project(metadata.metadata(), &present).ok_or_else(|| self.lacking(key))?;
+        let selection = select(rows, metadata.metadata());
+        let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(file, metadata)
+            .with_projection(mask)
+            .with_row_selection(selection)
+            .with_batch_size(BATCH_ROWS)
+            .build()
+            .map_err(failed)?;
+        let mut hashes = Vec::with_capacity(rows.len());
+        while let Some(batch) = batches.try_next().await.map_err(failed)? {
+            hashes.extend(self.hash(&batch, &identity)?);
+        }
+        Ok(hashes)
+    }
+
     /// The identity's columns. Where the whole row is the identity, a column that is younger than
     /// the file was NULL in all its rows; a key column never is.
-    fn identity(&self, metadata: &ParquetMetaData, job: &Job) -> Result<Vec<IdentityColumn>> {
+    fn identity(&self, metadata: &ParquetMetaData, key: &str) -> Result<Vec<IdentityColumn>> {
         let column = |at: usize| {
             let column = &self.schema.columns[at];
             let is_present = project(metadata, &[column.field_id]).is_some();
             if !is_present && self.schema.identity != Identity::Full {
-                return Err(self.lacking(job));
+                return Err(self.lacking(key));
             }
             let data_type = arrow_type(&column.stored, column.element_id);
             Ok(IdentityColumn { id: column.field_id, data_type, is_present })
@@ -250,11 +285,11 @@ impl Reader {
         self.hasher.hash_rows(&columns)
     }
 
-    fn lacking(&self, job: &Job) -> Error {
+    fn lacking(&self, key: &str) -> Error {
         Error::MissingValue {
             table: self.schema.table.clone(),
             column: self.schema.identity.columns().join(", "),
-            file: job.key.clone(),
+            file: key.to_owned(),
         }
     }
 }

@@ -6,5 +6,6 @@ mod base;
 mod carry;
 mod chunks;
 mod model;
+mod rewrite;
 mod support;
 mod values;

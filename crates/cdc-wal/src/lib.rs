@@ -50,6 +50,7 @@ pub use control::{
     Control, OldestTransaction, ParseProviderError, Provider, SlotLag, Source, SourceFacts,
     SourceOptions, Transport,
 };
+pub use discover::{Attribute, TableShape};
 pub use error::{BoxError, Error, Result, ServerClass, ServerMessage};
 pub use pgoutput::{
     Message, Oids, OldKind, Relation, RelationBody, RelationCache, RelationColumn,

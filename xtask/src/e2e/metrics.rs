@@ -72,9 +72,10 @@ fn told(env: &Env<'_>) -> Result<()> {
     ensure!(entry["latest_delta_epoch"].as_f64() == Some(epoch), "epoch {epoch}, but {entry}");
     let written = metrics.get("pgcdc_sink_latency_seconds_count");
     ensure!(written >= 4.0, "{written} writes were timed");
+    let flushes = metrics.get("pgcdc_flushes_total{result=\"committed\"}");
+    ensure!(flushes >= 1.0, "{flushes} flushes");
     for stage in ["encode", "publish", "fence", "commit", "refs"] {
         let count = format!("pgcdc_flush_duration_seconds_count{{stage=\"{stage}\"}}");
-        let flushes = metrics.get("pgcdc_flushes_total{result=\"committed\"}");
         ensure!(metrics.get(&count) == flushes, "{stage}: {}, not {flushes}", metrics.get(&count));
     }
     let heartbeats = metrics.get("pgcdc_heartbeat_total");

@@ -2,9 +2,11 @@
 //! readers, once per PostgreSQL major.
 
 mod bad_input;
+mod compaction;
 mod connection;
 mod crash;
 mod edges;
+mod evolution;
 mod fencing;
 mod identity;
 mod memory;
@@ -22,6 +24,7 @@ mod storm;
 mod streamed;
 mod transactions;
 mod types;
+mod upkeep;
 mod verify;
 mod workload;
 
@@ -105,6 +108,7 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         promotion::SCENARIOS,
         edges::SCENARIOS,
         types::SCENARIOS,
+        evolution::SCENARIOS,
         verify::SCENARIOS,
         bad_input::SCENARIOS,
         quarantine::SCENARIOS,
@@ -121,6 +125,8 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         streamed::SCENARIOS,
         memory::SCENARIOS,
         metrics::SCENARIOS,
+        upkeep::SCENARIOS,
+        compaction::SCENARIOS,
         s3::SCENARIOS,
         s3_faults::SCENARIOS,
     ]

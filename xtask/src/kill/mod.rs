@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "15,18")]
     pg: Majors,
     /// Kill points: names and ranges, as in `i4,s9-s14`
-    #[arg(long, default_value = "i1-s19")]
+    #[arg(long, default_value = "i1-c7")]
     points: Points,
     /// What happens there: kill, late, abort, error, stop
     #[arg(long, value_delimiter = ',', default_value = "kill")]

@@ -22,6 +22,11 @@ impl Point {
         self.name.starts_with('i')
     }
 
+    /// Whether it lies in compaction, which must be at work for it.
+    pub(super) fn is_compaction(&self) -> bool {
+        self.name.starts_with('c')
+    }
+
     /// Whether what dies is the server: the daemon has no place of its own for that.
     pub(super) fn is_server(&self) -> bool {
         self.name == "s19"
@@ -37,7 +42,7 @@ const fn in_parts(name: &'static str, place: &'static str, hit: u64) -> Point {
 }
 
 /// All points.
-pub(super) const POINTS: [Point; 29] = [
+pub(super) const POINTS: [Point; 36] = [
     point("i1", "publication made", 1),
     point("i2", "slot made", 1),
     point("i3", "before the record of the unfinished init", 1),
@@ -67,6 +72,13 @@ pub(super) const POINTS: [Point; 29] = [
     point("s17", "before local state", 3),
     point("s18", "before the status update", 2),
     point("s19", "status sent, the server dies", 1),
+    point("c1", "compaction: inputs chosen", 3),
+    point("c2", "new files written", 2),
+    point("c3", "before the replace commit", 2),
+    point("c4", "replaced, reply lost", 2),
+    point("c5", "before the manifest of a compaction", 2),
+    point("c6", "in the middle of the sweep", 2),
+    point("c7", "between a flush and the replace commit that follows it", 1),
 ];
 
 /// The points that `--points` names: single ones and ranges, as in `i4,s9-s14`.
@@ -170,6 +182,7 @@ mod tests {
     fn a_choice_names_single_points_and_ranges() {
         let names = |text| chosen(text).map(|points| points.iter().map(|p| p.name).collect());
         assert_eq!(names("s2,i9-s1"), Ok(vec!["s2", "i9", "i10", "s1"]));
+        assert_eq!(names("s19-c2"), Ok(vec!["s19", "c1", "c2"]));
         assert_eq!(names("s20"), Err("`s20` is no kill point".to_owned()));
     }
 }

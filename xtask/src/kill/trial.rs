@@ -109,6 +109,9 @@ impl Trial<'_> {
         let database = copy_base(cluster, &self.name(), self.point.in_parts)?;
         let mut lab = Lab::with_storage(self.bins, dir, database, storage.clone())?;
         lab.set("flush.interval_sec", 0.1.into())?;
+        if self.point.is_compaction() {
+            lab.set("compaction.interval_sec", 1.into())?;
+        }
         lab.expect_orphans();
         Ok(lab)
     }

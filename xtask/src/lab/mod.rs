@@ -23,7 +23,7 @@ pub(crate) use daemon::{Daemon, is_stopped, peak_rss};
 pub(crate) use files::files_below;
 pub(crate) use lake::{Lsn, lsn_at, parse_lsn};
 pub(crate) use oracle::{Counts, Oracle};
-pub(crate) use readers::{Expected, compare};
+pub(crate) use readers::{Expected, compare, compare_with_history};
 pub(crate) use storage::{Bucket, Storage};
 
 use crate::pg::Database;
@@ -317,6 +317,14 @@ impl Lab {
     /// Starts an init and returns at once; it is watched and ended as a daemon is.
     pub(crate) fn spawn_init(&self) -> Result<Daemon> {
         Daemon::spawn(self.command("pgcdc", &["init"]), self.dir.join("init.log"))
+    }
+
+    /// Starts `reconcile --force` and returns at once; it is watched and ended as a daemon is.
+    pub(crate) fn spawn_reconcile(&self) -> Result<Daemon> {
+        Daemon::spawn(
+            self.command("pgcdc", &["reconcile", "--force"]),
+            self.dir.join("reconcile.log"),
+        )
     }
 
     /// Makes the table that [`Self::settle`] needs; call it before `init`.

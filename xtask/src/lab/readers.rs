@@ -26,11 +26,23 @@ pub(crate) enum Expected<'a> {
 ///
 /// The source must be at rest and the lake settled.
 pub(crate) fn compare(lab: &Lab, expected: Expected<'_>) -> Result<u64> {
+    compare_chosen(lab, expected, None)
+}
+
+/// Compares one table, and reads every snapshot that it ever had.
+pub(crate) fn compare_with_history(lab: &Lab, table: &str) -> Result<u64> {
+    compare_chosen(lab, Expected::AnyChanges, Some(table))
+}
+
+fn compare_chosen(lab: &Lab, expected: Expected<'_>, only: Option<&str>) -> Result<u64> {
     let manifest = lab.manifest()?;
     let dumps = lab.dir().join("dumps");
     fs::create_dir_all(&dumps)?;
     let mut tables = Vec::new();
-    for (number, table) in written_tables(&manifest)?.into_iter().enumerate() {
+    let chosen = written_tables(&manifest)?
+        .into_iter()
+        .filter(|table| only.is_none_or(|only| only == table.name));
+    for (number, table) in chosen.enumerate() {
         let (schema, name) = split_name(table.name)?;
         let columns: Vec<String> = table.columns.iter().map(|name| quote(name)).collect();
         let file = dumps.join(format!("{number}.copy"));
@@ -51,6 +63,7 @@ pub(crate) fn compare(lab: &Lab, expected: Expected<'_>) -> Result<u64> {
             "columns": table.columns,
             "source": file,
             "changes_expected": counts,
+            "history": only.is_some(),
         }));
     }
     let request = json!({

@@ -2,11 +2,13 @@
 //! into one.
 
 mod catalog;
+mod compact;
 mod config;
 mod discover;
 pub(crate) mod init;
 pub(crate) mod preflight;
 pub(crate) mod quickstart;
+mod reconcile;
 pub(crate) mod start;
 mod status;
 mod teardown;
@@ -35,8 +37,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(&context, args.json),
         Command::Teardown(args) => teardown::run(&context, args.yes),
         Command::Quickstart(args) => quickstart::run(&context, &args),
-        Command::Compact(_) => unavailable::run(&context, "compact"),
-        Command::Reconcile(_) => unavailable::run(&context, "reconcile"),
+        Command::Compact(args) => compact::run(&context, &args),
+        Command::Reconcile(args) => reconcile::run(&context, &args),
         Command::Verify(args) => return verify::run(&context, &args),
         Command::Table(command) => unavailable::run(&context, table_command(&command)),
         Command::Catalog(CatalogCommand::Register(args)) => catalog::register(&context, args.json),

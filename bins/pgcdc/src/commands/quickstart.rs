@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail};
 use cdc_core::TableName;
+use cdc_iceberg::SqliteCatalog;
 use cdc_manifest::{Manifest, TableEntry, TableStatus};
 use cdc_runtime::{Config, ExitCode, Secret, SourceUse, shutdown_on_signal, sibling_path};
 use cdc_wal::CheckStatus;
@@ -199,7 +200,7 @@ fn reading(places: &Places, config: &Config, manifest: &Manifest) -> String {
     };
     let iceberg = entry.iceberg_table.clone().unwrap_or_default();
     let metadata = format!("{}/manifest.json", places_root(config, places).display());
-    let catalog = config.state_dir().join("catalog.db");
+    let catalog = config.state_dir().join(SqliteCatalog::FILE_NAME);
     format!(
         "\nRead the lake, in another terminal:\n\
          \n  {program} --config {file} query\

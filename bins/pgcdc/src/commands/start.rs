@@ -36,9 +36,8 @@ fn end_of(config: &Config) -> ExitCode {
 pub(crate) async fn follow(config: &Config, stop: &CancellationToken) -> Result<()> {
     let settings = settings::daemon(config)?;
     let source = context::source(config)?;
-    let meters = Meters::new(settings::table_labels(config));
     let mut registry = metrics_registry();
-    meters.register(&mut registry);
+    let meters = Meters::new(settings::table_labels(config), &mut registry);
     let served = tokio::spawn(serve_metrics(config.metrics.listen_addr.clone(), registry));
     let followed = cdc_pipeline::run(&settings, &source, stop, meters).await;
     served.abort();

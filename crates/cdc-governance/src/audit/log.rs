@@ -60,6 +60,7 @@ impl AuditLog {
             writer_id: &self.writer_id,
             seq: head.seq + 1,
             prev_hash: &head.hash,
+            audit: true,
             record,
         };
         let mut line = serde_json::to_value(&line).map_err(|e| failed(e.into()))?;

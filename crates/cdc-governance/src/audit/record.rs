@@ -52,8 +52,6 @@ pub struct AuditRecord {
     pub phase: Phase,
     /// What happened.
     pub event: Event,
-    /// Always true, so that records are found among other lines.
-    pub audit: bool,
     /// Through which surface.
     pub surface: Surface,
     /// The command, tool or route.
@@ -95,6 +93,8 @@ pub(crate) struct Line<'r> {
     pub(crate) writer_id: &'r str,
     pub(crate) seq: u64,
     pub(crate) prev_hash: &'r str,
+    /// Always true, so that records are found among other lines.
+    pub(crate) audit: bool,
     #[serde(flatten)]
     pub(crate) record: &'r AuditRecord,
 }

@@ -59,7 +59,6 @@ mod tests {
         AuditRecord {
             phase: Phase::Outcome,
             event: Event::Promote,
-            audit: true,
             surface: Surface::Cli,
             endpoint: "promote".into(),
             principal: "user:ana".into(),

@@ -10,6 +10,9 @@ use super::{Manifest, TableEntry, TableState};
 use crate::json::Extra;
 use crate::wire;
 
+/// The reason of the gap before the oldest change that is kept.
+const PAST_RETENTION: &str = "past changelog.retention";
+
 /// A range missing from a table's changelog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gap {
@@ -64,6 +67,23 @@ impl TableEntry {
         });
     }
 
+    /// Notes that the changelog begins behind `lsn_to` and `epoch_to`: what was before is past its
+    /// retention. There is one such gap, the first of all.
+    pub fn expire_changes(&mut self, lsn_from: Lsn, lsn_to: Lsn, epoch_to: Epoch) {
+        let gap = Gap {
+            lsn_from,
+            lsn_to,
+            reason: PAST_RETENTION.to_owned(),
+            epoch_from: Some(Epoch(0)),
+            epoch_to: Some(epoch_to),
+            extra: Extra::new(),
+        };
+        match self.gaps.first_mut().filter(|first| first.reason == PAST_RETENTION) {
+            Some(first) => *first = gap,
+            None => self.gaps.insert(0, gap),
+        }
+    }
+
     /// The newest gap that changes of the epochs above `since` up to `until` would run across.
     pub fn gap_between(&self, since: Epoch, until: Epoch) -> Option<&Gap> {
         self.gaps.iter().rev().find(|gap| gap.is_between(since, until))
@@ -102,6 +122,18 @@ mod tests {
         assert_eq!(entry.reason.as_deref(), Some("first"));
         assert_eq!(entry.gaps.len(), 1);
         assert_eq!((entry.gaps[0].lsn_from, entry.gaps[0].epoch_from), (Lsn(10), Some(Epoch(3))));
+    }
+
+    #[test]
+    fn expired_changes_are_one_gap_before_all_others() {
+        let mut entry = streaming();
+        entry.expire_changes(Lsn(1), Lsn(5), Epoch(2));
+        entry.quarantine("why", Lsn(10), Epoch(3));
+        entry.expire_changes(Lsn(1), Lsn(7), Epoch(3));
+        assert_eq!(entry.gaps.len(), 2);
+        assert_eq!((entry.gaps[0].lsn_to, entry.gaps[0].epoch_to), (Lsn(7), Some(Epoch(3))));
+        assert_eq!(entry.gaps[1].reason, "why");
+        assert!(entry.gap_between(Epoch(0), Epoch(9)).is_some());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod invariants;
 mod merge;
 mod reload;
 mod schema_entry;
+mod schema_record;
 mod store;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use gap::Gap;
 pub use schema_entry::{ColumnEntry, NestedType, OmittedEntry, SchemaEntry, TypeKind};
+pub use schema_record::{parse_schema_record, schema_record};
 pub use store::{ManifestStore, Versioned};
 
 use crate::json::{self, Extra};
@@ -197,6 +199,10 @@ pub struct TableEntry {
     /// and created again has another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_oid: Option<u32>,
+    /// Changes whenever the source writes the table's rows anew (`pg_class.relfilenode`, of a
+    /// partition root that of its leaves together); as it was when the schema was last compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_filenode: Option<u64>,
     /// Why it is excluded, or quarantined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

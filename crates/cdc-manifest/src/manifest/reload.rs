@@ -50,6 +50,8 @@ impl Manifest {
             for column in &mut entry.columns {
                 let same = before.columns.iter().find(|old| old.field_id == column.field_id);
                 column.extra = same.map(|old| old.extra.clone()).unwrap_or_default();
+                // values were replaced in files that stay
+                column.lossy |= same.is_some_and(|old| old.lossy);
             }
         }
         self.schemas.insert(schema.table.clone(), entry);
@@ -67,7 +69,11 @@ fn inconsistent(table: &TableName, detail: String) -> Error {
     Error::Inconsistent { key: MANIFEST_KEY.to_owned(), at: table.to_string(), detail }
 }
 
-fn rebuild(table: &TableName, entry: &TableEntry, schema: &SchemaEntry) -> Result<TableSchema> {
+pub(super) fn rebuild(
+    table: &TableName,
+    entry: &TableEntry,
+    schema: &SchemaEntry,
+) -> Result<TableSchema> {
     let columns = schema.columns.iter().map(|column| rebuild_column(table, column));
     Ok(TableSchema {
         table: table.clone(),

@@ -4,6 +4,7 @@
 //! longer kept; `refs.json` repeats the newest ones for readers of pg-cdc (Go) and keeps the branches
 //! `main` and `staging`.
 
+mod pins;
 mod resolve;
 mod retention;
 mod store;
@@ -14,6 +15,7 @@ use cdc_core::{Epoch, Lsn, TableName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use pins::Pins;
 pub use resolve::{Cut, CutResolver, CutSpec};
 pub use retention::RawRetention;
 pub use store::{AdvanceOptions, Advanced, PromotionMode, RefsStore};

@@ -174,10 +174,10 @@ impl CutResolver {
 
 fn missing_ref(name: &str) -> Error {
     let what = format!("ref `{name}`");
-    Error::NotFound { what, hint: "`pgcdc refs` lists what is kept" }
+    Error::NotFound { what, hint: "`pgcdc status` shows which are kept" }
 }
 
 fn missing_cut(what: &str, value: impl std::fmt::Display) -> Error {
     let what = format!("{what} {value}");
-    Error::NotFound { what, hint: "`pgcdc refs` lists what is kept" }
+    Error::NotFound { what, hint: "`pgcdc status` shows which are kept" }
 }

@@ -115,14 +115,20 @@ impl RefsStore {
     pub async fn advance(&self, manifest: &Manifest, options: AdvanceOptions) -> Result<Advanced> {
         let raw_tag = layout::raw_tag_name(manifest.updated_at);
         self.write_raw(manifest, &raw_tag).await?;
+        let main_moved = self.change(|refs| apply(refs, manifest, &raw_tag, options)).await?;
+        Ok(Advanced { raw_tag, main_moved })
+    }
+
+    /// Changes `refs.json`, made where it is missing, however often somebody else is faster.
+    async fn change<T>(&self, change: impl Fn(&mut Refs) -> T) -> Result<T> {
         for _ in 0..SWAP_ATTEMPTS_MAX {
             let (mut refs, version) = match self.load_versioned().await? {
                 Some(found) => (found.value, Some(found.version)),
                 None => (Refs::default(), None),
             };
-            let main_moved = apply(&mut refs, manifest, &raw_tag, options);
+            let changed = change(&mut refs);
             if self.swap(&refs, version.as_ref()).await? {
-                return Ok(Advanced { raw_tag, main_moved });
+                return Ok(changed);
             }
         }
         Err(Error::Contended { key: REFS_KEY.to_owned(), attempts: SWAP_ATTEMPTS_MAX })
@@ -208,17 +214,7 @@ impl RefsStore {
             tables: cut.tables.clone(),
             extra: Extra::new(),
         };
-        for _ in 0..SWAP_ATTEMPTS_MAX {
-            let (mut refs, version) = match self.load_versioned().await? {
-                Some(found) => (found.value, Some(found.version)),
-                None => (Refs::default(), None),
-            };
-            refs.refs.insert(MAIN.to_owned(), main.clone());
-            if self.swap(&refs, version.as_ref()).await? {
-                return Ok(());
-            }
-        }
-        Err(Error::Contended { key: REFS_KEY.to_owned(), attempts: SWAP_ATTEMPTS_MAX })
+        self.change(|refs| drop(refs.refs.insert(MAIN.to_owned(), main.clone()))).await
     }
 
     async fn write_raw(&self, manifest: &Manifest, name: &str) -> Result<()> {

@@ -14,7 +14,9 @@ mod server;
 mod store;
 
 pub(crate) use client::{Answered, ControlClient};
-pub(crate) use request::{Command, Cut, Held, TableCut, VerifiedRecord};
+pub(crate) use request::{
+    Command, CompactOrder, CompactState, Cut, Held, TableCut, VerifiedRecord,
+};
 pub(crate) use server::{ASKS_WAITING_MAX, Ask, ControlServer, Reply};
 
 use crate::Error;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use cdc_core::Lsn;
 use serde::{Deserialize, Serialize};
 
+use crate::compact::CompactReport;
+
 /// A request, by its `command` with its `args`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", content = "args", rename_all = "snake_case")]
@@ -27,8 +29,33 @@ pub(crate) enum Command {
         /// The request that holds intake.
         hold: i64,
     },
+    /// Compare the tables with the source's catalog now. Answered by null, before that is done.
+    Reconcile,
     /// Write into the manifest what was found equal. Answered by null.
     RecordVerified(VerifiedRecord),
+    /// Compact as soon as nothing else is being compacted. Answered at once, by null.
+    Compact(CompactOrder),
+    /// How a run stands. Answered by [`CompactState`].
+    CompactState {
+        /// The request that asked for it.
+        request: i64,
+    },
+}
+
+/// A run that is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CompactOrder {
+    /// The tables, as the manifest spells them; all if there are none.
+    pub(crate) tables: Vec<String>,
+    /// How long changes are kept; for ever without.
+    pub(crate) retention_millis: Option<u64>,
+}
+
+/// The answer to [`Command::CompactState`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CompactState {
+    /// What was done, once it is.
+    pub(crate) report: Option<CompactReport>,
 }
 
 /// The answer to [`Command::Hold`].

@@ -27,6 +27,7 @@ use cdc_manifest::{LakeStore, Manifest, ManifestStore, StorageSpec, Swap};
 use cdc_wal::{CopyPlanOptions, CopyTable, Source};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use position::expect_nothing_pending;
 pub use report::{BucketDifference, TableReport, Verdict, VerifyReport};
 
 use crate::Error;

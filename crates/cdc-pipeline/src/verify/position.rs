@@ -137,7 +137,7 @@ fn pinned(cut: &Cut) -> BTreeMap<TableName, PinnedTable> {
 
 /// Reads the stream of the lake's slot from where the lake stands to `until`, acknowledging nothing
 /// new: a change in it is one that the lake does not have.
-async fn expect_nothing_pending(
+pub(crate) async fn expect_nothing_pending(
     source: &Source,
     manifest: &Manifest,
     until: Lsn,

@@ -15,6 +15,7 @@ mod gate;
 mod lake;
 mod read;
 mod rng;
+mod schemas;
 mod seed;
 mod server;
 mod store;

@@ -10,8 +10,9 @@ use cdc_governance::{RuleText, TableRules};
 use cdc_iceberg::{Catalog, MemoryCatalog, TableNaming};
 use cdc_manifest::{LakeStore, PromotionMode, RawRetention, StorageSpec};
 use cdc_pipeline::{
-    BreakerSettings, Components, Compression, DaemonSettings, Error, Failover, FlushSettings,
-    LakeSettings, RefSettings, ReplicationSettings, Streaming, TruncateMode, TypeSettings,
+    BreakerSettings, CompactionSettings, Components, Compression, DaemonSettings, Error, Failover,
+    FlushSettings, LakeSettings, RefSettings, ReplicationSettings, Streaming, TruncateMode,
+    TypeSettings,
 };
 use cdc_wal::{Connector, Endpoint};
 use object_store::memory::InMemory;
@@ -22,6 +23,7 @@ use crate::check::{Judge, Watch, watch};
 use crate::gate::GatedRuntime;
 use crate::lake::{self, FIRST_LSN};
 use crate::rng::Rng;
+use crate::schemas::catalogs;
 use crate::server::{PUBLICATION, Postgres, SLOT, SimDialer};
 use crate::store::{Disk, FaultStore};
 use crate::workload::Database;
@@ -55,6 +57,8 @@ struct Plan {
     server_mean_ms: Option<u64>,
     bulk_rows: u64,
     flush: FlushSettings,
+    /// Between two runs of compaction.
+    compaction: Option<Duration>,
 }
 
 impl Plan {
@@ -89,7 +93,9 @@ impl Plan {
                 max_bytes: usize::try_from(rng.between(2_000, 400_000)).unwrap_or(2_000),
                 parallel_workers: rng.index(4) + 1,
                 drain_timeout: Duration::from_secs(30),
+                schema_reconcile_interval: None,
             },
+            compaction: None,
         }
     }
 }
@@ -112,7 +118,9 @@ fn scratch(seed: u64) -> std::io::Result<tempfile::TempDir> {
 
 async fn live(seed: u64, transactions: usize, directory: &Path) -> Outcome {
     let mut rng = Rng::new(seed);
-    let plan = Plan::new(&mut rng);
+    let mut plan = Plan::new(&mut rng);
+    // not drawn: a seed without it is the seed that it was before there was compaction
+    plan.compaction = seed.is_multiple_of(2).then(|| Duration::from_secs(1 + seed % 20));
     let world = World::new(rng.fork());
     world.log(format_args!("{plan:?}"));
     let mut theatre = Theatre::new(plan, world, &mut rng, directory);
@@ -374,7 +382,7 @@ impl Theatre {
             let url = "postgresql://cdc@sim:5432/shop?sslmode=disable".to_owned();
             let endpoint = Endpoint::parse(&url.into())?;
             let connector = Connector::new(endpoint).with_dialer(Arc::new(dialer));
-            cdc_pipeline::follow(&settings, &connector, components, &stop).await
+            cdc_pipeline::follow(&settings, &connector, catalogs(), components, &stop).await
         })
     }
 
@@ -400,13 +408,21 @@ impl Theatre {
                 streaming: Streaming::Off,
             },
             flush: self.plan.flush.clone(),
-            refs: RefSettings { inline_raw: 3, retention: RawRetention::default() },
+            refs: RefSettings {
+                snapshots_kept: 8,
+                inline_raw: 3,
+                retention: RawRetention::default(),
+            },
             buffer_bytes_max: 64 << 20,
             live_interval: Duration::from_secs(10),
             heartbeat_interval: None,
             spool_bytes_max: 64 << 20,
             guardrail_bytes: None,
             breaker: BreakerSettings { threshold: 10, window: Duration::from_secs(60) },
+            compaction: CompactionSettings {
+                interval: self.plan.compaction,
+                ..CompactionSettings::default()
+            },
         }
     }
 }

@@ -179,8 +179,13 @@ impl TestLake {
         let entry = self.tables.get_mut(&table).unwrap();
         change(&mut entry.schema);
         entry.schema.version += 1;
-        let evolved = self.committer.evolve(&entry.pair, &entry.schema).await.unwrap();
-        entry.pair = evolved.into_pair().unwrap();
+        let (pair, schema) = (&entry.pair, &entry.schema);
+        let current = self.committer.evolve_current(&pair.current, schema, "").await.unwrap();
+        let changes = self.committer.evolve_changes(&pair.changes, schema, "").await.unwrap();
+        entry.pair = TablePair {
+            current: current.committed().unwrap(),
+            changes: changes.committed().unwrap(),
+        };
     }
 
     async fn prepare(&self, entry: &mut TestTable, ops: &[Op<'_>]) -> FlushChange {

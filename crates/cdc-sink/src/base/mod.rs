@@ -5,7 +5,7 @@
 //!              (receiving thread)      (its own thread; several per table)         -> index records
 //! ```
 
-mod sort;
+pub(crate) mod sort;
 mod writer;
 
 pub use writer::{BaseOptions, BaseStep, BaseTarget, BaseWriter, IndexedRows, PartNumbers};

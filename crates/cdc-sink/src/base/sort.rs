@@ -12,7 +12,7 @@ use arrow::row::{OwnedRow, RowConverter, Rows, SortField};
 const SORTED_BATCH_ROWS: usize = 16_384;
 
 /// Sorts runs of one table by the same columns.
-pub(super) struct Sorter {
+pub(crate) struct Sorter {
     columns: Vec<usize>,
     keys: KeyKind,
 }
@@ -25,27 +25,28 @@ enum KeyKind {
 }
 
 /// The key of one row, to compare runs with each other.
-#[derive(Clone, Debug, PartialEq, PartialOrd)]
-pub(super) enum Key {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
     Integer(i64),
     Row(OwnedRow),
 }
 
 /// A run in identity order.
-pub(super) struct SortedRun {
-    pub(super) batches: Vec<RecordBatch>,
-    pub(super) first: Key,
-    pub(super) last: Key,
+pub(crate) struct SortedRun {
+    pub(crate) batches: Vec<RecordBatch>,
+    pub(crate) first: Key,
+    pub(crate) last: Key,
 }
 
-enum Keys {
+/// The keys of a run, by batch and row.
+pub(crate) enum Keys {
     Integers(Vec<Vec<i64>>),
     Rows(Vec<Rows>),
 }
 
 impl Sorter {
     /// A sorter by these columns; `None` without columns: such rows keep their order.
-    pub(super) fn new(columns: Vec<usize>, types: &[DataType]) -> Result<Option<Self>, ArrowError> {
+    pub(crate) fn new(columns: Vec<usize>, types: &[DataType]) -> Result<Option<Self>, ArrowError> {
         let keys = match types {
             [] => return Ok(None),
             [DataType::Int32 | DataType::Int64] => KeyKind::Integer,
@@ -59,7 +60,7 @@ impl Sorter {
 
     /// Puts the rows of a run in order. A run that is in order already, as the rows of a table that
     /// only grows mostly are, is not copied. `None` for a run without rows.
-    pub(super) fn sort(&self, batches: Vec<RecordBatch>) -> Result<Option<SortedRun>, ArrowError> {
+    pub(crate) fn sort(&self, batches: Vec<RecordBatch>) -> Result<Option<SortedRun>, ArrowError> {
         let keys = self.keys(&batches)?;
         let mut places = places(&batches);
         if keys.are_sorted() {
@@ -81,7 +82,8 @@ impl Sorter {
         Ok(Some(SortedRun { batches: sorted.collect::<Result<_, _>>()?, first, last }))
     }
 
-    fn keys(&self, batches: &[RecordBatch]) -> Result<Keys, ArrowError> {
+    /// The keys of the rows of these batches.
+    pub(crate) fn keys(&self, batches: &[RecordBatch]) -> Result<Keys, ArrowError> {
         match &self.keys {
             KeyKind::Integer => {
                 Ok(Keys::Integers(batches.iter().map(|batch| self.integers(batch)).collect()))
@@ -110,7 +112,8 @@ impl Sorter {
 }
 
 impl Keys {
-    fn get(&self, (batch, row): Place) -> Key {
+    /// The key of one row.
+    pub(crate) fn get(&self, (batch, row): Place) -> Key {
         match self {
             Keys::Integers(keys) => Key::Integer(keys[batch][row]),
             Keys::Rows(keys) => Key::Row(keys[batch].row(row).owned()),
@@ -126,7 +129,7 @@ impl Keys {
 }
 
 /// A row: the position of its batch and its own within.
-type Place = (usize, usize);
+pub(crate) type Place = (usize, usize);
 
 /// Every row where it stands.
 fn places(batches: &[RecordBatch]) -> impl Iterator<Item = Place> {

@@ -14,7 +14,7 @@ use super::output::{DeltaOutput, OpCounts};
 use super::track::{Tracker, index_identity};
 use crate::chunk::Chunk;
 use crate::fetch::Fetcher;
-use crate::index::{FileRef, IndexStamp, KeyIndex, Position};
+use crate::index::{FileRef, IndexPatch, IndexStamp, KeyIndex, Position, Record};
 use crate::{Error, Result};
 
 /// What a writer works with.
@@ -214,6 +214,23 @@ impl DeltaWriter {
             return Err(self.state_error("moving the index on", "an epoch is open"));
         }
         self.index.commit(stamp)
+    }
+
+    /// Takes over where a rewrite moved rows: those of the patch, less the `removed` ones, which
+    /// were deleted meanwhile. [`DeltaWriter::committed`] or [`DeltaWriter::restamp`] makes it
+    /// permanent.
+    ///
+    /// # Errors
+    /// [`Error::State`] while an epoch is open, whose deletes name rows where they were, or for a
+    /// patch of another index; errors of the index, after which it must be rebuilt.
+    pub fn repoint(&mut self, patch: IndexPatch, removed: Vec<Record>) -> Result<()> {
+        if matches!(self.state, State::Open(_) | State::Failed) {
+            return Err(self.state_error("moving rows", "an epoch is open"));
+        }
+        if !self.index.adopt(patch)? {
+            return Err(self.state_error("moving rows", "they are those of another index"));
+        }
+        self.index.apply(Vec::new(), removed)
     }
 
     /// Gives the epoch up, whatever state it is in; the index is as after the last commit.

@@ -24,7 +24,7 @@ use siphasher::sip128::SipHasher13;
 use crate::{Error, Result};
 
 /// Computes identity hashes with the key of one index (SipHash-1-3, 128 bits).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdentityHasher {
     key: [u8; 16],
 }
@@ -32,6 +32,11 @@ pub struct IdentityHasher {
 impl IdentityHasher {
     pub(super) fn new(key: [u8; 16]) -> Self {
         Self { key }
+    }
+
+    /// A hasher with a key of its own.
+    pub fn random() -> Self {
+        Self::new(uuid::Uuid::new_v4().into_bytes())
     }
 
     /// One hash per row of the identity columns, in identity order; all columns in table order for

@@ -7,7 +7,7 @@ use super::merge::{self, Removals};
 use super::record::Entry;
 use super::run::{Run, RunDir};
 use super::stamp::{IndexFile, RunEntry};
-use super::{FileRef, IdentityHasher, IndexStamp, Position, Record};
+use super::{FileRef, IdentityHasher, IndexPatch, IndexStamp, Position, Record};
 use crate::Result;
 
 /// Bounds of one index.
@@ -145,6 +145,11 @@ impl KeyIndex {
         Ok(index)
     }
 
+    /// The hasher of the index that is in `dir`, if there is one that can be read.
+    pub fn hasher_in(dir: &Path) -> Option<IdentityHasher> {
+        Some(IdentityHasher::new(IndexFile::load(dir)?.key()?))
+    }
+
     /// The state of the table for which the index was committed.
     pub fn stamp(&self) -> &IndexStamp {
         &self.stamp
@@ -183,29 +188,26 @@ impl KeyIndex {
     /// [`Error::Io`](crate::Error::Io); [`Error::IndexDamaged`](crate::Error::IndexDamaged), after
     /// which only a rebuild helps.
     pub fn lookup_many(&self, hashes: &[u128], positions_max: usize) -> Result<Lookups> {
-        let mut order: Vec<usize> = (0..hashes.len()).collect();
-        order.sort_unstable_by_key(|&index| hashes[index]);
-        let newest_first = self.runs[self.hidden..].iter().rev();
-        let mut cursors: Vec<Cursor<'_>> = newest_first.map(Cursor::new).collect();
-        let mut found = Lookups {
-            ranges: vec![(0, 0); hashes.len()],
-            positions: Vec::with_capacity(hashes.len()),
-        };
-        let mut last: Option<(u128, (usize, usize))> = None;
-        for index in order {
-            let hash = hashes[index];
-            let range = match last {
-                Some((same, range)) if same == hash => range,
-                _ => {
-                    let from = found.positions.len();
-                    live_positions(&mut cursors, hash, positions_max, &mut found.positions)?;
-                    (from, found.positions.len())
-                }
-            };
-            last = Some((hash, range));
-            found.ranges[index] = range;
+        lookup(self.runs[self.hidden..].iter().rev(), hashes, positions_max)
+    }
+
+    /// Takes over a change that was prepared for this index: visible to lookups at once, lost at a
+    /// restart unless [`KeyIndex::commit`] follows. False, with nothing changed, if the change was
+    /// made with another hash key, for an index that was rebuilt since.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io), [`Error::IndexDamaged`](crate::Error::IndexDamaged); roll
+    /// back then.
+    pub fn adopt(&mut self, patch: IndexPatch) -> Result<bool> {
+        if patch.hasher() != self.hasher() {
+            return Ok(false);
         }
-        Ok(found)
+        let (run, _dir) = patch.into_run();
+        if let Some(run) = run {
+            let run = self.dir.adopt(run)?;
+            self.runs.push(run);
+        }
+        Ok(true)
     }
 
     /// Adds and removes records. A record in both is removed. Visible to lookups at once, lost at
@@ -313,6 +315,34 @@ impl KeyIndex {
     pub fn options(&self) -> IndexOptions {
         self.options
     }
+}
+
+/// The live positions under each hash in these runs, newest first.
+pub(super) fn lookup<'r>(
+    newest_first: impl Iterator<Item = &'r Run>,
+    hashes: &[u128],
+    positions_max: usize,
+) -> Result<Lookups> {
+    let mut order: Vec<usize> = (0..hashes.len()).collect();
+    order.sort_unstable_by_key(|&index| hashes[index]);
+    let mut cursors: Vec<Cursor<'_>> = newest_first.map(Cursor::new).collect();
+    let mut found =
+        Lookups { ranges: vec![(0, 0); hashes.len()], positions: Vec::with_capacity(hashes.len()) };
+    let mut last: Option<(u128, (usize, usize))> = None;
+    for index in order {
+        let hash = hashes[index];
+        let range = match last {
+            Some((same, range)) if same == hash => range,
+            _ => {
+                let from = found.positions.len();
+                live_positions(&mut cursors, hash, positions_max, &mut found.positions)?;
+                (from, found.positions.len())
+            }
+        };
+        last = Some((hash, range));
+        found.ranges[index] = range;
+    }
+    Ok(found)
 }
 
 /// Appends the live positions under `hash`. Cursors are newest first: of equal records the newest

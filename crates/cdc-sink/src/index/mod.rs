@@ -18,6 +18,7 @@ mod file_ref;
 mod hasher;
 mod key_index;
 mod merge;
+mod patch;
 mod record;
 mod run;
 mod stamp;
@@ -26,6 +27,7 @@ pub use builder::IndexBuilder;
 pub use file_ref::FileRef;
 pub use hasher::IdentityHasher;
 pub use key_index::{IndexOptions, KeyIndex, Lookups, Opened};
+pub use patch::{IndexPatch, IndexPatchBuilder};
 pub use record::{Position, Record};
 pub use stamp::IndexStamp;
 

@@ -127,6 +127,15 @@ impl RunDir {
         Ok((seed, writer.records))
     }
 
+    /// Moves a run of another directory, on the same file system, into this one.
+    pub(super) fn adopt(&mut self, run: Run) -> Result<Run> {
+        let number = self.next;
+        self.next += 1;
+        let path = self.run_path(number);
+        std::fs::rename(&run.path, &path).map_err(|source| io("move", &path, source))?;
+        Ok(Run { number, path, ..run })
+    }
+
     /// Opens the run that index.json names.
     pub(super) fn open(&self, entry: &RunEntry) -> Result<Run> {
         let path = self.run_path(entry.number);

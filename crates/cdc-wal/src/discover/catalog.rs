@@ -66,45 +66,86 @@ pub(super) async fn unknown_schemas(control: &Control, schemas: &[String]) -> Re
     rows.iter().map(|row| get(row, 0)).collect()
 }
 
-pub(super) async fn relations(control: &Control, schemas: &[String]) -> Result<Vec<RelationRow>> {
-    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, \
-                 c.relpersistence::text, c.relreplident::text, c.reltuples, \
-                 coalesce(pg_catalog.pg_relation_size(c.oid), 0), rn.nspname::text, r.relname::text \
-               FROM pg_catalog.pg_class c \
-               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-               LEFT JOIN pg_catalog.pg_class r ON c.relispartition \
-                 AND r.oid = pg_catalog.pg_partition_root(c.oid) \
-               LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace \
-               WHERE n.nspname = ANY($1) AND c.relkind IN ('r', 'p', 'f') \
-                 AND c.relpersistence <> 't' \
-               ORDER BY n.nspname, c.relname";
-    let read = |row: &Row| -> Result<RelationRow> {
-        let root_schema: Option<String> = get(row, 8)?;
-        let root_name: Option<String> = get(row, 9)?;
-        Ok(RelationRow {
-            oid: get(row, 0)?,
-            schema: get(row, 1)?,
-            name: get(row, 2)?,
-            kind: get(row, 3)?,
-            persistence: get(row, 4)?,
-            replica_identity: get(row, 5)?,
-            estimated_rows: get(row, 6)?,
-            heap_bytes: get(row, 7)?,
-            root: root_schema.zip(root_name),
-        })
-    };
-    let rows = control.query("list the tables", sql, &[&schemas]).await?;
-    rows.iter().map(read).collect()
+/// How the bytes of a table are found.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sizes {
+    /// From its files, under a lock that a change of the table excludes.
+    Measured,
+    /// As the last VACUUM left them, without a lock.
+    Noted,
 }
 
-pub(super) async fn leaves(control: &Control, oids: &[u32]) -> Result<Vec<LeafRow>> {
-    let sql = "SELECT r.oid, c.oid, c.relreplident::text, c.reltuples, \
-                 coalesce(pg_catalog.pg_relation_size(c.oid), 0) \
-               FROM pg_catalog.pg_class r \
-               CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.oid) t \
-               JOIN pg_catalog.pg_class c ON c.oid = t.relid \
-               WHERE r.oid = ANY($1) AND r.relkind = 'p' AND NOT r.relispartition AND t.isleaf \
-               ORDER BY r.oid, c.oid";
+impl Sizes {
+    fn bytes_of_c(self) -> &'static str {
+        match self {
+            Sizes::Measured => "coalesce(pg_catalog.pg_relation_size(c.oid), 0)",
+            Sizes::Noted => {
+                "greatest(c.relpages, 0)::int8 * pg_catalog.current_setting('block_size')::int8"
+            }
+        }
+    }
+}
+
+/// The leaves of the partition roots among `$1`, without the locks that `pg_partition_tree` takes.
+pub(super) const LEAVES: &str = "\
+WITH RECURSIVE tree(root, oid) AS ( \
+  SELECT r.oid, r.oid FROM pg_catalog.pg_class r \
+    WHERE r.oid = ANY($1) AND r.relkind = 'p' AND NOT r.relispartition \
+  UNION ALL \
+  SELECT t.root, i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid), \
+leaf(root, oid) AS ( \
+  SELECT t.root, t.oid FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid \
+    WHERE c.relkind <> 'p') ";
+
+const RELATIONS: &str = "\
+SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, \
+  c.relpersistence::text, c.relreplident::text, c.reltuples, \
+  {bytes}, rn.nspname::text, r.relname::text \
+FROM pg_catalog.pg_class c \
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+LEFT JOIN pg_catalog.pg_class r ON c.relispartition \
+  AND r.oid = pg_catalog.pg_partition_root(c.oid) \
+LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace \
+WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'";
+
+/// The tables of some schemas.
+pub(super) async fn relations(control: &Control, schemas: &[String]) -> Result<Vec<RelationRow>> {
+    let relations = RELATIONS.replace("{bytes}", Sizes::Measured.bytes_of_c());
+    let sql = format!("{relations} AND n.nspname = ANY($1) ORDER BY n.nspname, c.relname");
+    let rows = control.query("list the tables", &sql, &[&schemas]).await?;
+    rows.iter().map(relation_row).collect()
+}
+
+/// The tables with these OIDs, as far as they are there. Waits for no lock.
+pub(super) async fn relations_of(control: &Control, oids: &[u32]) -> Result<Vec<RelationRow>> {
+    let relations = RELATIONS.replace("{bytes}", Sizes::Noted.bytes_of_c());
+    let sql = format!("{relations} AND c.oid = ANY($1) ORDER BY n.nspname, c.relname");
+    let rows = control.query("look tables up", &sql, &[&oids]).await?;
+    rows.iter().map(relation_row).collect()
+}
+
+fn relation_row(row: &Row) -> Result<RelationRow> {
+    let root_schema: Option<String> = get(row, 8)?;
+    let root_name: Option<String> = get(row, 9)?;
+    Ok(RelationRow {
+        oid: get(row, 0)?,
+        schema: get(row, 1)?,
+        name: get(row, 2)?,
+        kind: get(row, 3)?,
+        persistence: get(row, 4)?,
+        replica_identity: get(row, 5)?,
+        estimated_rows: get(row, 6)?,
+        heap_bytes: get(row, 7)?,
+        root: root_schema.zip(root_name),
+    })
+}
+
+pub(super) async fn leaves(control: &Control, oids: &[u32], sizes: Sizes) -> Result<Vec<LeafRow>> {
+    let bytes = sizes.bytes_of_c();
+    let sql = format!(
+        "{LEAVES} SELECT l.root, c.oid, c.relreplident::text, c.reltuples, {bytes} \
+         FROM leaf l JOIN pg_catalog.pg_class c ON c.oid = l.oid ORDER BY l.root, c.oid"
+    );
     let read = |row: &Row| -> Result<LeafRow> {
         Ok(LeafRow {
             root: get(row, 0)?,
@@ -114,7 +155,7 @@ pub(super) async fn leaves(control: &Control, oids: &[u32]) -> Result<Vec<LeafRo
             heap_bytes: get(row, 4)?,
         })
     };
-    let rows = control.query("list the partitions", sql, &[&oids]).await?;
+    let rows = control.query("list the partitions", &sql, &[&oids]).await?;
     rows.iter().map(read).collect()
 }
 
@@ -182,9 +223,19 @@ pub(super) async fn indexes(control: &Control, oids: &[u32]) -> Result<Vec<Index
 /// An array is a type whose element names it as its array type; `int2vector` and `name` have an
 /// element too, but another text form.
 pub(super) async fn types(control: &Control, oids: &[u32]) -> Result<Vec<TypeRow>> {
-    let sql = "WITH RECURSIVE used(oid) AS ( \
-                 SELECT a.atttypid FROM pg_catalog.pg_attribute a \
-                 WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped \
+    let first = "SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+                 WHERE a.attrelid = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped";
+    closed_types(control, first, oids).await
+}
+
+/// The same of types by their own OIDs.
+pub(super) async fn types_of(control: &Control, oids: &[u32]) -> Result<Vec<TypeRow>> {
+    closed_types(control, "SELECT pg_catalog.unnest($1::oid[])", oids).await
+}
+
+async fn closed_types(control: &Control, first: &str, oids: &[u32]) -> Result<Vec<TypeRow>> {
+    let sql = format!(
+        "WITH RECURSIVE used(oid) AS ({first} \
                  UNION \
                  SELECT CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE e.oid END \
                  FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.oid \
@@ -193,7 +244,8 @@ pub(super) async fn types(control: &Control, oids: &[u32]) -> Result<Vec<TypeRow
                SELECT t.oid, t.typtype::text, t.typbasetype, t.typtypmod, e.oid, \
                  pg_catalog.format_type(t.typbasetype, t.typtypmod) \
                FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.oid \
-               LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND e.typarray = t.oid";
+               LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND e.typarray = t.oid"
+    );
     let read = |row: &Row| -> Result<TypeRow> {
         Ok(TypeRow {
             oid: get(row, 0)?,
@@ -204,6 +256,6 @@ pub(super) async fn types(control: &Control, oids: &[u32]) -> Result<Vec<TypeRow
             domain_base_name: get(row, 5)?,
         })
     };
-    let rows = control.query("resolve the column types", sql, &[&oids]).await?;
+    let rows = control.query("resolve the column types", &sql, &[&oids]).await?;
     rows.iter().map(read).collect()
 }

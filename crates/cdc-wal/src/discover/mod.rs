@@ -8,8 +8,11 @@
 mod assemble;
 mod catalog;
 mod resolve;
+mod shape;
 
 use cdc_core::SourceTable;
+
+pub use shape::{Attribute, TableShape};
 
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -33,7 +36,7 @@ impl Control {
         let oids: Vec<u32> = relations.iter().map(|relation| relation.oid).collect();
         let parts = assemble::CatalogParts {
             relations,
-            leaves: catalog::leaves(self, &oids).await?,
+            leaves: catalog::leaves(self, &oids, catalog::Sizes::Measured).await?,
             attributes: catalog::attributes(self, &oids).await?,
             indexes: catalog::indexes(self, &oids).await?,
             types: resolve::TypeTable::new(catalog::types(self, &oids).await?),

@@ -45,7 +45,7 @@ pub(crate) async fn start(
     }
     let Settings { version_num, wal_sender_timeout } = check_settings(session).await?;
     check_publication(session, &options.publication).await?;
-    check_followed(session, options).await?;
+    check_followed(session, options, version_num).await?;
     check_slot(session, at, &database).await?;
     start_replication(session, at, options, version_num).await?;
     Ok(ServerFacts { version_num, timeline, wal_sender_timeout, wal_end })
@@ -130,19 +130,15 @@ async fn check_publication(session: &mut Session, publication: &str) -> Result<(
 
 /// Looks for tables that are followed and that the publication leaves out, by the names they have
 /// now.
-async fn check_followed(session: &mut Session, options: &StreamOptions) -> Result<()> {
+async fn check_followed(
+    session: &mut Session,
+    options: &StreamOptions,
+    version_num: u32,
+) -> Result<()> {
     if options.followed.is_empty() {
         return Ok(());
     }
-    let oids: Vec<String> = options.followed.iter().map(u32::to_string).collect();
-    let sql = format!(
-        "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.oid IN ({}) AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_tables t \
-           WHERE t.pubname = {} AND t.schemaname = n.nspname AND t.tablename = c.relname)",
-        oids.join(", "),
-        quote_literal(&options.publication)
-    );
+    let sql = unpublished(&options.followed, &options.publication, version_num);
     let rows = session.query("read the tables of the publication", &sql).await?;
     if rows.is_empty() {
         return Ok(());
@@ -151,6 +147,32 @@ async fn check_followed(session: &mut Session, options: &StreamOptions) -> Resul
         rows.iter().map(|row| TableName::new(text(row, 0), text(row, 1)).to_string()).collect();
     let publication = options.publication.clone();
     Err(Error::Unpublished { publication, tables: tables.join(", ") })
+}
+
+/// The query for tables that a publication leaves out. It reads catalogs only: `pg_publication_tables`
+/// opens the tables, and what the session has cached of a table before it decodes is not what the
+/// table was like at the changes to come, which would then be described as it is today.
+fn unpublished(oids: &[u32], publication: &str, version_num: u32) -> String {
+    let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
+    let lineage = "SELECT c.oid UNION ALL SELECT a.relid::oid FROM pg_catalog.pg_partition_ancestors(c.oid) a";
+    let by_schema = if version_num < 150_000 {
+        String::new()
+    } else {
+        format!(
+            " AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_namespace s \
+             JOIN pg_catalog.pg_class l ON l.relnamespace = s.pnnspid \
+             WHERE s.pnpubid = p.oid AND l.oid IN ({lineage}))"
+        )
+    };
+    format!(
+        "SELECT n.nspname, c.relname FROM pg_catalog.pg_publication p, pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE p.pubname = {} AND c.oid IN ({}) AND (c.relkind = 'p' AND NOT p.pubviaroot \
+           OR NOT p.puballtables AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r \
+             WHERE r.prpubid = p.oid AND r.prrelid IN ({lineage})){by_schema})",
+        quote_literal(publication),
+        oids.join(", ")
+    )
 }
 
 async fn check_slot(session: &mut Session, at: &ResumePoint, database: &str) -> Result<()> {

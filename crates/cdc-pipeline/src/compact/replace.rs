@@ -1,0 +1,248 @@
+//! The replace commit, by the owner of the commits and between two flushes.
+//!
+//! ```text
+//! past retention: manifest.json (from where on the changelog is complete) ─> changelog
+//! are the inputs still there? ─> deletes since, remapped ─> t: new files in, old files out
+//! ─> manifest.json by CAS: the snapshots of both
+//! ```
+//! What may fail before the commit only drops the rewrite. From the commit on, an error ends the
+//! session: the next one begins with the tables as they are.
+
+use std::collections::BTreeSet;
+
+use cdc_core::{TableName, failpoint};
+use cdc_iceberg::{
+    CommitKind, DataFile, Remove, Stamp, TableChange, live_files, load_deleted_rows,
+    write_position_deletes,
+};
+use cdc_manifest::Manifest;
+use cdc_sink::index::{IndexPatch, Record};
+use cdc_sink::index_identity;
+use uuid::Uuid;
+
+use super::prepare::{Prepared, Rewrite};
+use super::remap::remap;
+use crate::Error;
+use crate::commit::{CommitState, point_at};
+
+/// Rows deleted beside one rewrite that are looked up in the new files, at most. Each takes about 150
+/// bytes meanwhile.
+const REMAPPED_ROWS_MAX: u64 = 500_000;
+
+/// Where the rows of a table went, for its key index.
+#[derive(Debug)]
+pub(crate) struct Moved {
+    pub(crate) table: TableName,
+    /// The change of the index; `None` if it has to be rebuilt.
+    pub(crate) patch: Option<IndexPatch>,
+    /// Rows of the new files that are not live.
+    pub(crate) removed: Vec<Record>,
+}
+
+/// What became of a table.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) table: TableName,
+    /// The rewrite that was committed, if one was.
+    pub(crate) compacted: Option<Compacted>,
+    /// Changelog rows past retention that were let go.
+    pub(crate) purged: u64,
+    /// Why the rewrite was not committed.
+    pub(crate) dropped: Option<String>,
+    pub(crate) moved: Option<Moved>,
+}
+
+/// What was committed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compacted {
+    pub(crate) epoch: u64,
+    pub(crate) is_complete: bool,
+    pub(crate) deltas: u64,
+    pub(crate) applied: u64,
+    pub(crate) rows: u64,
+    pub(crate) files_in: usize,
+    pub(crate) files_out: usize,
+}
+
+/// A rewrite that fits the table as it is.
+struct Fitted {
+    change: TableChange,
+    patch: Option<IndexPatch>,
+    removed: Vec<Record>,
+    directory: String,
+    compacted: Compacted,
+}
+
+impl CommitState {
+    /// Commits what was prepared for a table.
+    pub(crate) async fn finish_table(
+        &mut self,
+        table: &TableName,
+        prepared: Prepared,
+        retention_text: &str,
+    ) -> Result<Finished, Error> {
+        let Prepared { rewrite, purge } = prepared;
+        let mut finished = Finished {
+            table: table.clone(),
+            compacted: None,
+            purged: 0,
+            dropped: None,
+            moved: None,
+        };
+        self.check_generation().await?;
+        self.fence_tables(std::iter::once(table)).await?;
+        self.kept.refresh(&self.lake).await;
+        if let Some(plan) = purge {
+            self.purge(table, &plan).await?;
+            finished.purged = plan.rows;
+        }
+        let mut next = self.manifest.value.clone();
+        if let Some(rewrite) = rewrite {
+            match self.fit(table, rewrite).await {
+                Ok(fitted) => {
+                    self.replace(table, &fitted.change).await?;
+                    self.note_base(table, &fitted, &mut next);
+                    finished.compacted = Some(fitted.compacted);
+                    finished.moved = Some(Moved {
+                        table: table.clone(),
+                        patch: fitted.patch,
+                        removed: fitted.removed,
+                    });
+                }
+                Err(reason) => finished.dropped = Some(reason),
+            }
+        }
+        if finished.compacted.is_none() && finished.purged == 0 {
+            return Ok(finished);
+        }
+        if let (Some(entry), Some(committed)) = (next.tables.get_mut(table), self.tables.get(table))
+        {
+            point_at(entry, &committed.pair, self.lake.branch);
+            entry.row_count = committed.pair.current.live_rows(self.lake.branch);
+        }
+        let now = self.lake.clock.now();
+        next.updated_at = now;
+        next.compaction.last_compacted_at = now;
+        next.compaction.tombstone_retention = Some(retention_text.to_owned());
+        if failpoint("c5") {
+            return Err(Error::StreamEnded);
+        }
+        self.swap_manifest(next).await?;
+        Ok(finished)
+    }
+
+    async fn replace(&mut self, table: &TableName, change: &TableChange) -> Result<(), Error> {
+        let Some(committed) = self.tables.get(table) else { return Ok(()) };
+        if failpoint("c3") {
+            return Err(Error::OutcomeUnknown { table: table.clone() });
+        }
+        let outcome = self.lake.tables.commit(&committed.pair.current, change).await;
+        let current = self.settle(table, outcome).await?;
+        if failpoint("c4") {
+            return Err(Error::OutcomeUnknown { table: table.clone() });
+        }
+        if let Some(committed) = self.tables.get_mut(table) {
+            committed.pair.current = current;
+        }
+        Ok(())
+    }
+
+    fn note_base(&self, table: &TableName, fitted: &Fitted, next: &mut Manifest) {
+        let Compacted { is_complete, .. } = fitted.compacted;
+        let Some(entry) = next.tables.get_mut(table).filter(|_| is_complete) else { return };
+        entry.base_epoch = cdc_core::Epoch(fitted.compacted.epoch);
+        entry.base_path = Some(fitted.directory.clone());
+    }
+
+    /// Makes the commit of a rewrite for the table as it is now, or says why it does not fit.
+    async fn fit(&self, table: &TableName, rewrite: Rewrite) -> Result<Fitted, String> {
+        let told = |error: Error| cdc_core::chain(&error);
+        let gone = || "its files were replaced meanwhile".to_owned();
+        let committed = self.tables.get(table).ok_or_else(gone)?;
+        if index_identity(&rewrite.schema) != index_identity(&committed.schema) {
+            return Err("its rows are told apart otherwise since".to_owned());
+        }
+        let current = &committed.pair.current;
+        let head = committed.head_id().ok_or_else(gone)?;
+        let files = self.lake.tables.files();
+        let wrong = || Error::iceberg(table);
+        let live =
+            live_files(files, &current.metadata, head).await.map_err(wrong()).map_err(told)?;
+        let present: BTreeSet<&str> =
+            live.data_files.iter().map(|file| file.location.as_str()).collect();
+        let deletes: BTreeSet<&str> =
+            live.delete_files.iter().map(|file| file.location.as_str()).collect();
+        if !rewrite.inputs.iter().all(|input| present.contains(input.as_str()))
+            || !rewrite.spent_deletes.iter().all(|spent| deletes.contains(spent.as_str()))
+        {
+            return Err(gone());
+        }
+        let since: Vec<_> = live
+            .delete_files
+            .iter()
+            .filter(|delete| delete.sequence_number > rewrite.from_sequence)
+            .cloned()
+            .collect();
+        let rows = load_deleted_rows(files, &live.data_files, &since).await;
+        let rows = rows.map_err(wrong()).map_err(told)?;
+        let moved = rows.by_file.iter().filter(|(location, _)| rewrite.inputs.contains(*location));
+        let moved: u64 = moved.map(|(_, rows)| rows.len()).sum();
+        if moved > REMAPPED_ROWS_MAX {
+            return Err(format!("{moved} of its rows were deleted meanwhile"));
+        }
+        let (store, schema) = (&self.lake.store, &committed.schema);
+        let Rewrite { patch, inputs, .. } = rewrite;
+        let remapped = remap(store, table, schema, &inputs, patch, &rows).await.map_err(told)?;
+        let remapped =
+            remapped.ok_or_else(|| "a row deleted meanwhile is not in the new files".to_owned())?;
+        let again = write_position_deletes(files, table, remapped.deletes).await;
+        let again = again.map_err(wrong()).map_err(told)?;
+        let compacted = Compacted {
+            epoch: rewrite.epoch.0,
+            is_complete: rewrite.is_complete,
+            deltas: rewrite.deltas,
+            applied: rewrite.applied,
+            rows: rewrite.rows,
+            files_in: inputs.len(),
+            files_out: rewrite.data_files.len(),
+        };
+        let mut removed_files = inputs;
+        removed_files.extend(rewrite.spent_deletes);
+        removed_files.extend(since.into_iter().map(|delete| delete.location));
+        let delete_files: Vec<DataFile> = rewrite.delete_files.into_iter().chain(again).collect();
+        let change = TableChange {
+            remove: Remove::Files(removed_files),
+            retention: self.kept.of_current(table, &self.manifest.value),
+            ..TableChange::row_delta(
+                self.compact_stamp(table),
+                self.lake.branch,
+                rewrite.data_files,
+                delete_files,
+            )
+        };
+        Ok(Fitted {
+            change,
+            patch: Some(remapped.patch).filter(|_| rewrite.is_patch_whole),
+            removed: remapped.removed,
+            directory: rewrite.directory,
+            compacted,
+        })
+    }
+
+    /// The stamp of a commit that changes no row: it stands where the table stands.
+    fn compact_stamp(&self, table: &TableName) -> Stamp {
+        let committed = self.tables.get(table);
+        let head = committed.and_then(|table| table.pair.current.head(table.branch));
+        let before = head.and_then(|snapshot| Stamp::of(snapshot));
+        let covered = committed.map_or(cdc_core::Lsn::ZERO, |table| table.covered());
+        Stamp {
+            kind: CommitKind::Compact,
+            epoch: before.as_ref().map_or(self.manifest.value.epoch, |stamp| stamp.epoch),
+            lsn_from: covered,
+            lsn_to: covered,
+            commit_ts: before.and_then(|stamp| stamp.commit_ts),
+            batch_id: Uuid::now_v7(),
+            generation: self.fence.generation,
+        }
+    }
+}
