@@ -20,6 +20,15 @@ pub struct SchemaRules<'a> {
     pub publishes_generated: bool,
 }
 
+/// The form of a column whose type on the source is as it was.
+#[derive(Clone, Copy)]
+enum Forms<'a> {
+    /// That of the files which are there.
+    AsKnown(SchemaRules<'a>),
+    /// The one that is declared now.
+    AsDeclared(SchemaRules<'a>),
+}
+
 /// One difference between two schemas of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchemaStep {
@@ -113,6 +122,34 @@ impl TableSchema {
         rules: SchemaRules<'_>,
         ahead: Option<&TableSchema>,
     ) -> TableSchema {
+        self.next(source, identity, Forms::AsKnown(rules), ahead)
+    }
+
+    /// The schema under which all rows of the table are written anew: as [`TableSchema::evolved`],
+    /// but in the forms that the configuration declares now. It is `self` where nothing differs.
+    pub fn recopied(
+        &self,
+        source: &SourceTable,
+        identity: Identity,
+        rules: SchemaRules<'_>,
+        ahead: Option<&TableSchema>,
+    ) -> TableSchema {
+        let next = self.next(source, identity, Forms::AsDeclared(rules), ahead);
+        let is_same = ahead.is_none()
+            && next.columns == self.columns
+            && next.identity == self.identity
+            && next.omitted == self.omitted;
+        if is_same { self.clone() } else { next }
+    }
+
+    fn next(
+        &self,
+        source: &SourceTable,
+        identity: Identity,
+        forms: Forms<'_>,
+        ahead: Option<&TableSchema>,
+    ) -> TableSchema {
+        let (Forms::AsKnown(rules) | Forms::AsDeclared(rules)) = forms;
         let reserved = ahead.map_or(FieldId(0), |ahead| ahead.next_field_id);
         let mut next = TableSchema {
             table: self.table.clone(),
@@ -128,7 +165,7 @@ impl TableSchema {
                     next.omitted.push(OmittedColumn { name: column.name.clone(), reason });
                 }
                 None => {
-                    let column = next.follow(self, column, rules, ahead);
+                    let column = next.follow(self, column, forms, ahead);
                     next.columns.push(column);
                 }
             }
@@ -140,14 +177,17 @@ impl TableSchema {
         &mut self,
         before: &TableSchema,
         source: &SourceColumn,
-        rules: SchemaRules<'_>,
+        forms: Forms<'_>,
         ahead: Option<&TableSchema>,
     ) -> Column {
+        let (Forms::AsKnown(rules) | Forms::AsDeclared(rules)) = forms;
         let known = before.columns.iter().find(|column| column.attnum == source.attnum);
         let mapped = rules.policy.map(&source.pg_type, (rules.declared)(&source.name));
-        let (stored, lossy) = match known {
+        let (stored, lossy) = match (known, forms) {
             // another choice in the configuration is no change of the source
-            Some(known) if known.pg_type == source.pg_type => (known.stored.clone(), known.lossy),
+            (Some(known), Forms::AsKnown(_)) if known.pg_type == source.pg_type => {
+                (known.stored.clone(), known.lossy)
+            }
             _ => (mapped.stored, mapped.lossy),
         };
         let goes_on = known.filter(|known| {
