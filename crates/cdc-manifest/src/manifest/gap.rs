@@ -6,7 +6,7 @@
 use cdc_core::{Epoch, Lsn};
 use serde::{Deserialize, Serialize};
 
-use super::{Manifest, TableEntry, TableState};
+use super::{Manifest, TableEntry, TableState, TableStatus};
 use crate::json::Extra;
 use crate::wire;
 
@@ -52,19 +52,42 @@ impl TableEntry {
     /// Stops the table at `lsn_from`, the position up to which all its changes are in epoch
     /// `epoch_from` or before. A table that is stopped already keeps its first reason.
     pub fn quarantine(&mut self, reason: &str, lsn_from: Lsn, epoch_from: Epoch) {
-        if !self.is_written() {
-            return;
+        if self.is_written() {
+            self.stop(TableState::Quarantined, reason, lsn_from, epoch_from);
         }
-        self.state = Some(TableState::Quarantined);
+    }
+
+    /// The same for whatever reason. A table that is stopped already has its gap, and changes state
+    /// and reason only.
+    pub fn stop(&mut self, state: TableState, reason: &str, lsn_from: Lsn, epoch_from: Epoch) {
+        if self.is_written() {
+            self.gaps.push(Gap {
+                lsn_from,
+                lsn_to: lsn_from,
+                reason: reason.to_owned(),
+                epoch_from: Some(epoch_from),
+                epoch_to: Some(epoch_from),
+                extra: Extra::new(),
+            });
+        }
+        self.state = Some(state);
         self.reason = Some(reason.to_owned());
-        self.gaps.push(Gap {
-            lsn_from,
-            lsn_to: lsn_from,
-            reason: reason.to_owned(),
-            epoch_from: Some(epoch_from),
-            epoch_to: Some(epoch_from),
-            extra: Extra::new(),
-        });
+    }
+
+    /// Stops following the table at `lsn_from`. What names its files and columns stays in the entry,
+    /// so that it can be followed again under the same field ids.
+    pub fn exclude(&mut self, reason: &str, lsn_from: Lsn, epoch_from: Epoch) {
+        self.stop(TableState::Paused, reason, lsn_from, epoch_from);
+        (self.status, self.state) = (TableStatus::Excluded, None);
+    }
+
+    /// The changelog is complete again behind `lsn_to`. Epoch `epoch_to` is the first with the new
+    /// rows, so whoever has an older one lacks changes.
+    pub fn close_gap(&mut self, lsn_to: Lsn, epoch_to: Epoch) {
+        if let Some(open) = self.gaps.last_mut() {
+            open.lsn_to = open.lsn_from.max(lsn_to);
+            open.epoch_to = open.epoch_to.max(Some(epoch_to));
+        }
     }
 
     /// Notes that the changelog begins behind `lsn_to` and `epoch_to`: what was before is past its
@@ -122,6 +145,22 @@ mod tests {
         assert_eq!(entry.reason.as_deref(), Some("first"));
         assert_eq!(entry.gaps.len(), 1);
         assert_eq!((entry.gaps[0].lsn_from, entry.gaps[0].epoch_from), (Lsn(10), Some(Epoch(3))));
+    }
+
+    #[test]
+    fn a_table_that_is_stopped_for_another_reason_keeps_its_gap() {
+        let mut entry = streaming();
+        entry.quarantine("first", Lsn(10), Epoch(3));
+        entry.stop(TableState::Resyncing, "resync", Lsn(20), Epoch(5));
+        assert_eq!(
+            (entry.state, entry.reason.as_deref()),
+            (Some(TableState::Resyncing), Some("resync"))
+        );
+        entry.exclude("removed", Lsn(30), Epoch(6));
+        assert!(!entry.is_active() && entry.state.is_none());
+        assert_eq!((entry.gaps.len(), entry.gaps[0].lsn_from), (1, Lsn(10)));
+        entry.close_gap(Lsn(40), Epoch(8));
+        assert_eq!((entry.gaps[0].lsn_to, entry.gaps[0].epoch_to), (Lsn(40), Some(Epoch(8))));
     }
 
     #[test]

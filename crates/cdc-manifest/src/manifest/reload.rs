@@ -20,6 +20,17 @@ impl Manifest {
         rebuild(table, entry, schema)
     }
 
+    /// The last schema of a table, also of one that is not followed any more; `None` for a table that
+    /// never was.
+    ///
+    /// # Errors
+    /// [`Error::Inconsistent`].
+    pub fn last_schema(&self, table: &TableName) -> Result<Option<TableSchema>> {
+        let known = self.tables.get(table).filter(|entry| entry.identity.is_some());
+        let known = known.zip(self.schemas.get(table));
+        known.map(|(entry, schema)| rebuild(table, entry, schema)).transpose()
+    }
+
     /// Marks columns of a table in which values were replaced, and gives those that were not marked
     /// before.
     pub fn mark_lossy<'c>(
