@@ -61,6 +61,11 @@ impl Chunk {
         self.batch.num_rows()
     }
 
+    /// Whether it tells nothing: no row, and no end of a transaction whose rows came before.
+    pub fn is_empty(&self) -> bool {
+        self.rows() == 0 && self.runs.is_empty()
+    }
+
     /// Bytes of memory that the chunk holds.
     pub fn memory_bytes(&self) -> usize {
         let old = self.old_rows.as_ref().map_or(0, RecordBatch::get_array_memory_size);
