@@ -59,6 +59,15 @@ impl Batch {
         self.opened_at.get_or_insert(now);
     }
 
+    /// Takes in a copied table with the changes behind its copy; the next commit, due at once, tells
+    /// so. Nothing is to come any more below `lsn`, the position of the copy.
+    pub(crate) fn adopt(&mut self, lsn: Lsn, rows: u64, now: Instant) {
+        self.rows += rows;
+        self.lsn_to = self.lsn_to.max(lsn);
+        self.must_commit = true;
+        self.opened_at.get_or_insert(now);
+    }
+
     /// Notes the end of a transaction.
     pub(crate) fn commit(&mut self, end_lsn: Lsn, commit_micros: i64) {
         self.lsn_to = end_lsn;
@@ -135,6 +144,17 @@ mod tests {
         assert_eq!(batch.rows, 0);
         assert!(!batch.is_empty());
         assert_eq!(batch.due(&settings(), None), Some(start));
+    }
+
+    #[test]
+    fn an_adopted_table_is_due_at_once_and_cuts_behind_its_copy() {
+        let start = Instant::now();
+        for (cut, lsn, expected) in [(7, 9, 9), (12, 9, 12)] {
+            let mut batch = Batch::after(Lsn(cut));
+            batch.adopt(Lsn(lsn), 2, start);
+            assert_eq!((batch.lsn_to, batch.rows), (Lsn(expected), 2));
+            assert_eq!(batch.due(&settings(), None), Some(start));
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::meters::StopWatch;
 use crate::quarantine::Stop;
 use crate::refs::advance_refs;
 use crate::settings::RefSettings;
+use crate::table_ops::{Handover, StateChange};
 use crate::upkeep::Kept;
 use crate::{Error, quarantine};
 
@@ -117,6 +118,10 @@ pub(crate) struct EpochContent {
     pub(crate) filenodes: Vec<(TableName, Option<u64>)>,
     /// The tables that stop.
     pub(crate) stops: Vec<Stop>,
+    /// Copied tables that are followed from this cut on.
+    pub(crate) handovers: Vec<Handover>,
+    /// The tables that change their state behind this epoch.
+    pub(crate) changes: Vec<StateChange>,
 }
 
 impl EpochContent {
@@ -167,11 +172,18 @@ impl CommitState {
             }
             self.swap_manifest(next).await?;
         }
+        self.forget_excluded();
         meters.stage("commit", watch.lap());
         self.kept.note(&self.manifest.value);
         advance_refs(&self.lake, &self.manifest.value, self.refs).await;
         meters.stage("refs", watch.lap());
         Ok(self.receipt())
+    }
+
+    /// Tables that are not followed any more are not committed to.
+    pub(crate) fn forget_excluded(&mut self) {
+        let known = &self.manifest.value.tables;
+        self.tables.retain(|table, _| known.get(table).is_some_and(TableEntry::is_active));
     }
 
     /// Raises the covered position without an epoch: nothing of ours was committed up to `lsn`.
@@ -414,7 +426,15 @@ impl CommitState {
                 entry.source_filenode = *filenode;
             }
         }
+        for handover in &content.handovers {
+            if let Some(committed) = self.tables.get(&handover.table) {
+                handover.record(&mut next, committed, name);
+            }
+        }
         quarantine::record(&mut next, &content.stops, &self.manifest.value);
+        for change in &content.changes {
+            change.record(&mut next, name.lsn_to, name.epoch);
+        }
         next
     }
 }

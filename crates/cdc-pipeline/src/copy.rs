@@ -1,4 +1,4 @@
-//! The initial copy: COPY sessions inside one exported snapshot, each feeding base files.
+//! The copy of tables: COPY sessions inside one exported snapshot, each feeding base files.
 //!
 //! ```text
 //! worker: SnapshotReader ─ batches ─> bounded channel ─> encoding thread: BaseWriter ─> parts
@@ -45,6 +45,8 @@ pub(crate) struct CopySettings<'a> {
     pub(crate) snapshot: &'a str,
     pub(crate) store: &'a LakeStore,
     pub(crate) workers: usize,
+    /// The directory of the files.
+    pub(crate) base: Base,
     /// Where files in the making wait.
     pub(crate) spill_dir: &'a Path,
     pub(crate) policy: UnrepresentablePolicy,
@@ -52,6 +54,14 @@ pub(crate) struct CopySettings<'a> {
     pub(crate) progress: &'a dyn InitProgress,
     /// Cancelled to end the copy early.
     pub(crate) stop: CancellationToken,
+}
+
+/// What base files are named after.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Base {
+    pub(crate) epoch: Epoch,
+    /// Above 0 where an earlier copy left files of the epoch.
+    pub(crate) attempt: u32,
 }
 
 /// One table's side of the copy.
@@ -226,10 +236,10 @@ async fn upload(
 fn base_writer(settings: &CopySettings<'_>, target: &CopyTarget) -> Result<BaseWriter, Error> {
     let target = BaseTarget {
         schema: Arc::clone(&target.schema),
-        epoch: Epoch(0),
-        attempt: 0,
+        epoch: settings.base.epoch,
+        attempt: settings.base.attempt,
         parts: target.parts.clone(),
-        // the index is built by the first start, from the files
+        // the index is built when the table is first followed, from the files
         hasher: None,
     };
     let options = BaseOptions {

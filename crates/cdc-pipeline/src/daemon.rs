@@ -33,6 +33,7 @@ use crate::promotion::adopt_staging;
 use crate::recover::{committed_state, complete_changelogs, furthest_beyond};
 use crate::refs::make_up_refs;
 use crate::settings::DaemonSettings;
+use crate::table_ops::CopyContext;
 
 /// How long somebody is waited for who holds the lease for a moment.
 const LEASE_PATIENCE: Duration = Duration::from_secs(30);
@@ -82,8 +83,10 @@ pub async fn run(
     let control = tokio::spawn(control.run(live_stop.clone()));
     let mut ends = Ends { live, asks };
     let catalogs = SourceCatalog::of(source);
+    let copied_from = Some(source.clone());
     let source = source.connector();
-    let mut daemon = Daemon { settings, source, catalogs, lake, breaker, stop, fence: None };
+    let fence = None;
+    let mut daemon = Daemon { settings, source, catalogs, copied_from, lake, breaker, stop, fence };
     let result = daemon.sessions(&mut ends).await;
     if let Err(error) = &result {
         tell_end(settings, &daemon.lake.meters, error);
@@ -116,7 +119,8 @@ pub async fn follow(
     let breaker = Arc::new(Breaker::new(settings.breaker));
     let (live, _) = watch::channel(first_facts(&manifest));
     let (_nobody, asks) = mpsc::channel(ASKS_WAITING_MAX);
-    let mut daemon = Daemon { settings, source, catalogs, lake, breaker, stop, fence: None };
+    let (copied_from, fence) = (None, None);
+    let mut daemon = Daemon { settings, source, catalogs, copied_from, lake, breaker, stop, fence };
     daemon.sessions(&mut Ends { live, asks }).await
 }
 
@@ -157,6 +161,8 @@ struct Daemon<'d> {
     settings: &'d DaemonSettings,
     source: &'d Connector,
     catalogs: OpenCatalog,
+    /// Where tables are copied from; without it none is.
+    copied_from: Option<Source>,
     lake: Lake,
     breaker: Arc<Breaker>,
     stop: &'d CancellationToken,
@@ -249,9 +255,10 @@ impl Daemon<'_> {
             let (commit_lsn, furthest) = (manifest.commit_lsn, furthest.lsn);
             tracing::info!(%commit_lsn, %furthest, "tables stand ahead of the manifest");
         }
+        let copies = self.copies(&state, &opener);
         let lanes = Lanes::new(opener, settings.replication.types.on_error, &state);
         let schemas = self.schemas(manifest, &lanes);
-        let start = Start { stream, state, lanes, catch_up, schemas };
+        let start = Start { stream, state, lanes, catch_up, schemas, copies };
         let ingest = Ingest::new(settings, start, self.stop.clone(), ends.live.clone())
             .answering(&mut ends.asks);
         let drain_timeout = settings.flush.drain_timeout;
@@ -276,6 +283,22 @@ impl Daemon<'_> {
         // it ends with the ingest loop's ends of its channels
         tokio::spawn(task.run());
         schemas.watching(ends)
+    }
+
+    /// What copies of single tables need.
+    fn copies(&self, state: &CommitState, opener: &LaneOpener) -> Option<CopyContext> {
+        let manifest = &state.manifest.value;
+        Some(CopyContext {
+            source: self.copied_from.clone()?,
+            lake: state.lake.clone(),
+            settings: self.settings.lake.clone(),
+            replication: self.settings.replication.clone(),
+            opener: opener.clone(),
+            lake_id: manifest.lake_id.clone(),
+            namespace: manifest.catalog.database.clone(),
+            generation: state.fence.generation,
+            workers: self.settings.copy_workers.max(1),
+        })
     }
 
     /// The lake as it is, read only.

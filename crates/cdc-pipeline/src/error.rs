@@ -97,6 +97,64 @@ pub enum Error {
         /// The table.
         table: TableName,
     },
+    /// What is asked for does not go with the state of the table.
+    #[error("table {table}: {reason}; hint: {hint}")]
+    NotNow {
+        /// The table.
+        table: TableName,
+        /// Why.
+        reason: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A table could not be put into the publication.
+    #[error(
+        "table {table} cannot be put into publication {publication}; hint: as the owner of both run ALTER PUBLICATION {publication} ADD TABLE {table}"
+    )]
+    NotPublished {
+        /// The table.
+        table: TableName,
+        /// The publication.
+        publication: String,
+        /// Why.
+        source: Box<cdc_wal::Error>,
+    },
+    /// The copy of a table failed for good.
+    #[error("table {table} was not copied: {reason}; hint: mend that and run the command again")]
+    CopyFailed {
+        /// The table.
+        table: TableName,
+        /// In the daemon's words.
+        reason: String,
+    },
+    /// A snapshot is not behind what the stream had brought before it was made.
+    #[error(
+        "the snapshot of table {table} is at {lsn}, the stream had come to {received} before; hint: source.postgres.url must lead to one server only"
+    )]
+    SnapshotBehind {
+        /// The table.
+        table: TableName,
+        /// The snapshot's position.
+        lsn: Lsn,
+        /// The stream's.
+        received: Lsn,
+    },
+    /// The daemon that copies a table ended.
+    #[error(
+        "the daemon ended before table {table} was copied; hint: start it, it copies the table then"
+    )]
+    CopyPending {
+        /// The table.
+        table: TableName,
+    },
+    /// A signal ended the waiting.
+    #[error(
+        "stopped waiting for the copy of table {table}; hint: the daemon goes on with it, `pgcdc status` tells"
+    )]
+    WaitStopped {
+        /// The table.
+        table: TableName,
+    },
     /// A data file of the lake could not be read, and the store is why.
     #[error("cannot read {location}")]
     LakeFile {
@@ -406,6 +464,12 @@ impl Error {
             Error::Objects { source, .. } => cdc_manifest::object_kind(source),
             Error::Request { .. } => ErrorKind::Invalid,
             Error::UnknownTable { .. } => ErrorKind::NotFound,
+            Error::NotNow { .. } => ErrorKind::Denied,
+            Error::NotPublished { source, .. } => source.kind(),
+            Error::CopyFailed { .. } => ErrorKind::Internal,
+            Error::CopyPending { .. }
+            | Error::WaitStopped { .. }
+            | Error::SnapshotBehind { .. } => ErrorKind::Transient,
             Error::Refused { .. }
             | Error::NoAnswer
             | Error::Behind { .. }

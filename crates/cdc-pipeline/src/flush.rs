@@ -15,6 +15,7 @@ use crate::control::VerifiedRecord;
 use crate::meters::level;
 use crate::quarantine::Stop;
 use crate::settings::OnError;
+use crate::table_ops::{Handover, StateChange};
 
 /// Delay before the second try; doubles up to [`RETRY_DELAY_MAX`].
 const RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -39,6 +40,10 @@ pub(crate) struct FlushJob {
     pub(crate) filenodes: Vec<(TableName, Option<u64>)>,
     /// Tables that stopped before the batch was closed.
     pub(crate) stops: Vec<Stop>,
+    /// Copied tables that are followed from this cut on; the committed state has them.
+    pub(crate) handovers: Vec<Handover>,
+    /// Tables that change their state behind this epoch.
+    pub(crate) changes: Vec<StateChange>,
     pub(crate) on_error: OnError,
 }
 
@@ -55,6 +60,10 @@ pub(crate) struct Done {
     pub(crate) tables: Vec<TableName>,
     /// Tables that are quarantined now.
     pub(crate) stopped: Vec<TableName>,
+    /// What else became of tables.
+    pub(crate) changed: Vec<StateChange>,
+    /// Whether any table has another state now.
+    pub(crate) has_new_states: bool,
     /// The table that was compacted in the same job.
     pub(crate) finished: Option<Finished>,
 }
@@ -62,7 +71,14 @@ pub(crate) struct Done {
 impl Done {
     /// Nothing but a receipt.
     fn with(receipt: FlushReceipt) -> Done {
-        Done { receipt, tables: Vec::new(), stopped: Vec::new(), finished: None }
+        Done {
+            receipt,
+            tables: Vec::new(),
+            stopped: Vec::new(),
+            changed: Vec::new(),
+            has_new_states: false,
+            finished: None,
+        }
     }
 }
 
@@ -83,7 +99,14 @@ impl FlushJob {
         let mut evolved = self.evolved;
         evolved.retain(|schema| stops.iter().all(|stop| stop.table != schema.table));
         let told = reconciled(state, &evolved);
-        let content = EpochContent { deltas, evolved, filenodes: self.filenodes, stops };
+        let content = EpochContent {
+            deltas,
+            evolved,
+            filenodes: self.filenodes,
+            stops,
+            handovers: self.handovers,
+            changes: self.changes,
+        };
         let mut patience = Patience::new(self.name.epoch);
         let receipt = loop {
             match upload_and_commit(state, &self.name, &content).await {
@@ -97,7 +120,7 @@ impl FlushJob {
                 }
             }
         };
-        let EpochContent { deltas, stops, .. } = content;
+        let EpochContent { deltas, stops, handovers, changes, .. } = content;
         count(state, &self.name, &deltas);
         tell_reconciled(state, &told);
         let bytes: u64 = deltas.iter().map(DeltaOutput::size).sum();
@@ -113,10 +136,18 @@ impl FlushJob {
         for stop in &stops {
             tracing::info!(table = %stop.table, state = "quarantined", "table state changed");
         }
+        for Handover { table, lsn, .. } in &handovers {
+            tracing::info!(%table, %lsn, state = "streaming", "table state changed");
+        }
+        for change in &changes {
+            tracing::info!(table = %change.table, state = change.word(), "table state changed");
+        }
         Ok(Done {
             receipt,
             tables: deltas.into_iter().map(|delta| delta.table).collect(),
+            has_new_states: !(stops.is_empty() && handovers.is_empty() && changes.is_empty()),
             stopped: stops.into_iter().map(|stop| stop.table).collect(),
+            changed: changes,
             finished: None,
         })
     }

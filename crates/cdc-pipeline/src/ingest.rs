@@ -11,11 +11,11 @@
 
 mod compaction;
 mod schema;
+mod table_ops;
 
 use std::time::Duration;
 
 use cdc_core::{ChangePosition, Epoch, Lsn, RowChange, TableName, failpoint};
-use cdc_manifest::Manifest;
 use cdc_wal::{AckToken, Acker, Block, Commit, Event, Progress, RelationCache, WalStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -35,9 +35,11 @@ use crate::live::LiveFacts;
 use crate::meters::{Meters, level};
 use crate::recover::CatchUp;
 use crate::settings::{DaemonSettings, TruncateMode};
+use crate::table_ops::{CopyContext, CopyNews};
 use crate::{Error, quarantine};
 
 pub(crate) use self::schema::Schemas;
+use self::table_ops::TableOps;
 
 /// Shortest time between two manifest writes that only raise the covered position.
 const COVER_INTERVAL: Duration = Duration::from_secs(30);
@@ -76,6 +78,7 @@ pub(crate) struct Ingest<'s> {
     verified: Option<(VerifiedRecord, Reply)>,
     compactor: Compactor,
     schemas: Schemas,
+    ops: TableOps,
     meters: Meters,
     /// What of the reader's waits for room is counted already.
     counted_waits: (u64, Duration),
@@ -124,6 +127,7 @@ enum Action {
     HoldOver,
     Compaction(Step),
     Found(Box<Found>),
+    Copy(CopyNews),
 }
 
 /// What a session starts from.
@@ -133,6 +137,8 @@ pub(crate) struct Start {
     pub(crate) lanes: Lanes,
     pub(crate) catch_up: Option<CatchUp>,
     pub(crate) schemas: Schemas,
+    /// What copies of tables need; without it none is made.
+    pub(crate) copies: Option<CopyContext>,
 }
 
 impl<'s> Ingest<'s> {
@@ -142,10 +148,11 @@ impl<'s> Ingest<'s> {
         stop: CancellationToken,
         live: watch::Sender<LiveFacts>,
     ) -> Ingest<'s> {
-        let Start { stream, state, lanes, catch_up, schemas } = start;
+        let Start { stream, state, lanes, catch_up, schemas, copies } = start;
         let meters = state.lake.meters.clone();
         let manifest = &state.manifest.value;
         live.send_modify(|live| live.last_error = quarantine::summary(manifest));
+        meters.table_states(manifest);
         let workshop = Workshop {
             settings: settings.compaction.clone(),
             compression: settings.lake.compression,
@@ -165,6 +172,7 @@ impl<'s> Ingest<'s> {
             idle: None,
             epoch: manifest.epoch.next(),
             compactor: Compactor::new(workshop, &state.lake, manifest),
+            ops: TableOps::new(copies, manifest),
             state: Some(state),
             flush: None,
             began: Instant::now(),
@@ -194,6 +202,7 @@ impl<'s> Ingest<'s> {
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let result = self.follow().await;
         self.compactor.settle().await;
+        self.ops.copies.settle().await;
         if result.is_err() {
             // a flush whose failure ended the session has been waited for
             if let Some(flush) = self.flush.take().filter(|flush| !flush.job.is_finished()) {
@@ -210,6 +219,7 @@ impl<'s> Ingest<'s> {
         while !self.is_drained() {
             let action = self.next_action().await?;
             self.apply(action).await?;
+            self.advance_tables().await?;
             self.flush_if_due().await?;
             self.record_if_asked();
             self.compact_if_ready();
@@ -239,6 +249,7 @@ impl<'s> Ingest<'s> {
             step = self.compactor.next_step(), if !self.draining => {
                 Ok(Action::Compaction(step))
             }
+            news = self.ops.copies.next_news(), if !self.draining => Ok(Action::Copy(news)),
             found = self.schemas.next_found() => Ok(Action::Found(Box::new(found))),
             changed = self.progress.changed() => match changed {
                 Ok(()) => Ok(Action::Progress),
@@ -250,13 +261,15 @@ impl<'s> Ingest<'s> {
     }
 
     /// Intake stops while a flush runs and half of the byte budget has gathered behind it, while
-    /// somebody holds it, and in a drain once no transaction is open and the batch can be cut.
+    /// the changes of a table that is being copied fill their part of it, while somebody holds it, and
+    /// in a drain once no transaction is open and the batch can be cut.
     fn takes_blocks(&self) -> bool {
         let is_full =
             self.flush.is_some() && self.batch.bytes >= self.settings.buffer_bytes_max / 2;
         let is_cuttable = self.transaction.is_none() && !self.must_catch_up();
         let is_drained = self.draining && is_cuttable;
-        !is_full && !is_drained && !self.cut.is_held()
+        let has_deferred = self.ops.is_full(self.settings.buffer_bytes_max);
+        !is_full && !has_deferred && !is_drained && !self.cut.is_held()
     }
 
     /// When the batch is to be flushed; `None` while it cannot be.
@@ -302,6 +315,7 @@ impl<'s> Ingest<'s> {
                 self.schemas.keep(*found);
                 if self.transaction.is_none() { self.apply_found().await } else { Ok(()) }
             }
+            Action::Copy(news) => self.copy_news(news).await,
             Action::FlushDue | Action::CoverDue | Action::Progress => Ok(()),
         }
     }
@@ -317,6 +331,7 @@ impl<'s> Ingest<'s> {
             Command::Release { hold } => self.cut.release(hold, reply),
             Command::RecordVerified(record) => self.verified = Some((record, reply)),
             Command::Compact(order) => self.compaction_asked(id, order, reply),
+            Command::Table(order) => self.table_asked(order, reply),
             Command::CompactState { request } => self.tell_compaction(request, reply),
             Command::Reconcile => {
                 self.schemas.look();
@@ -339,6 +354,7 @@ impl<'s> Ingest<'s> {
                     self.caught_up_by(final_lsn);
                     self.schemas.reach(final_lsn);
                     self.apply_found().await?;
+                    self.apply_copies().await?;
                     self.close_at_cut(final_lsn).await?;
                     now = Instant::now();
                     self.transaction = Some(Transaction { final_lsn, commit_micros, xid, seq: 0 });
@@ -360,6 +376,7 @@ impl<'s> Ingest<'s> {
                     self.caught_up_by(mark.wal_end);
                     self.schemas.reach(mark.wal_end);
                     self.apply_found().await?;
+                    self.apply_copies().await?;
                     self.idle = Some(Standstill { lsn: mark.wal_end, token: mark.token() });
                     self.close_at_cut(mark.wal_end).await?;
                     self.flush_if_due().await?;
@@ -395,6 +412,9 @@ impl<'s> Ingest<'s> {
             xid: transaction.xid,
             seq: transaction.seq,
         };
+        if self.ops.defers(relation) {
+            return self.defer(relation, at, change);
+        }
         let Some(lane) = self.lanes.of(relation) else {
             transaction.seq += self.lanes.unwritten_numbers(relation, change);
             return Ok(());
@@ -443,6 +463,7 @@ impl<'s> Ingest<'s> {
     fn committed(&mut self, commit: Commit) {
         self.transaction = None;
         self.lanes.commit(commit.end_lsn);
+        self.ops.commit(commit.end_lsn);
         self.batch.commit(commit.end_lsn, commit.commit_micros);
         self.token = Some(commit.token());
         if self.batch.is_empty() {
@@ -505,8 +526,10 @@ impl<'s> Ingest<'s> {
             commit_micros: if is_bare { last } else { self.batch.commit_micros },
         };
         let parts = self.lanes.close_epoch(self.epoch.next(), name.lsn_from).await?;
-        // an exact cut is waited for, a compaction is not
-        let finish = if cut.is_none() { self.take_finish() } else { None };
+        let (handovers, changes) = (self.ops.take_handovers(), self.ops.take_changes());
+        // an exact cut is waited for, a compaction is not; rows of a table that leaves do not move
+        let may_compact = cut.is_none() && changes.is_empty();
+        let finish = if may_compact { self.take_finish() } else { None };
         let job = FlushJob {
             name,
             parts,
@@ -514,8 +537,11 @@ impl<'s> Ingest<'s> {
             evolved: self.lanes.evolved(),
             filenodes: self.lanes.filenodes(),
             stops: self.lanes.take_stops(),
+            handovers,
+            changes,
             on_error: self.settings.replication.types.on_error,
         };
+        self.leave_lanes(&job.changes);
         let job = tokio::spawn(async move {
             let mut outcome = job.run(&mut state).await;
             if let (Ok(done), Some(cut)) = (&mut outcome, cut) {
@@ -564,7 +590,10 @@ impl<'s> Ingest<'s> {
         lose_stream_at("s18")?;
         self.confirm(&done.receipt, token);
         if !done.stopped.is_empty() {
-            self.stopped(&done.stopped, &state.manifest.value);
+            self.stopped(&done.stopped);
+        }
+        if done.has_new_states {
+            self.tables_changed(std::mem::take(&mut done.changed), &state.manifest.value).await;
         }
         let moved = done.finished.as_mut().and_then(|finished| finished.moved.take());
         self.lanes.reopen(&state, &done.tables, moved).await?;
@@ -581,14 +610,13 @@ impl<'s> Ingest<'s> {
     }
 
     /// Tables are quarantined now, some of them by their encoder: those still have their lanes.
-    fn stopped(&mut self, tables: &[TableName], manifest: &Manifest) {
+    fn stopped(&mut self, tables: &[TableName]) {
         for table in tables {
             let lost = self.lanes.drop_lane(table);
             if lost > 0 {
                 self.batch.stop_table(lost, Instant::now());
             }
         }
-        self.live.send_modify(|live| live.last_error = quarantine::summary(manifest));
     }
 
     /// Whether the server says that nothing of ours is to come, and nothing of ours is in flight.
@@ -681,6 +709,7 @@ impl Ingest<'_> {
         let meters = &self.meters;
         meters.buffer_depth.set(level(self.batch.rows));
         meters.buffer_bytes.set(level(self.batch.bytes));
+        meters.deferred_bytes.set(level(self.ops.deferred_bytes()));
         meters.spool_bytes.set(level(progress.spooled_bytes));
         self.compactor.measure();
         meters.replayed_events.inc_by(std::mem::take(&mut self.replayed));

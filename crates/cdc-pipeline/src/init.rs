@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::commit::point_at;
-use crate::copy::{BaseFile, Copied, CopySettings, CopyTarget, InitProgress, copy_tables};
+use crate::copy::{Base, BaseFile, Copied, CopySettings, CopyTarget, InitProgress, copy_tables};
 use crate::init_record::InitRecord;
 use crate::lake::Lake;
 use crate::lease::Lease;
@@ -182,7 +182,7 @@ fn database(settings: &InitSettings, facts: &SourceFacts) -> String {
 }
 
 /// The name of a compression in Iceberg's table properties.
-fn codec(compression: FileCompression) -> &'static str {
+pub(crate) fn codec(compression: FileCompression) -> &'static str {
     match compression {
         FileCompression::Zstd => "zstd",
         FileCompression::Snappy => "snappy",
@@ -315,6 +315,7 @@ impl Attempt<'_> {
             snapshot: &slot.snapshot_name,
             store: &self.lake.store,
             workers,
+            base: Base::default(),
             policy: self.settings.replication.types.policy.unrepresentable,
             compression: self.settings.lake.compression,
             progress,

@@ -2,6 +2,7 @@
 //! on the encode side, with at most one encode job at a time. A table that an error stops loses its
 //! lane; the others do not notice.
 
+mod adopt;
 mod schema;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -15,6 +16,7 @@ use cdc_wal::Relation;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+pub(crate) use self::adopt::Adopted;
 use self::schema::Unsettled;
 use crate::Error;
 use crate::commit::{CommitState, CommittedTable};
@@ -39,6 +41,9 @@ pub(crate) struct Lanes {
     unwritten: HashMap<u32, ChangeBuffer>,
     /// Relations in the publication that the manifest does not follow.
     ignored: HashSet<u32>,
+    /// The newest description of each relation: the server gives it once, and a table may be followed
+    /// only later.
+    described: HashMap<u32, Relation>,
     /// Relations whose next row decides what became of their table.
     unsettled: HashMap<u32, Unsettled>,
     /// Tables that stopped since the last epoch was closed.
@@ -123,6 +128,7 @@ impl Lanes {
             lanes: Vec::new(),
             unwritten: HashMap::new(),
             ignored: HashSet::new(),
+            described: HashMap::new(),
             unsettled: HashMap::new(),
             stops: Vec::new(),
             dropped: Vec::new(),

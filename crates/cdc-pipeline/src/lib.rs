@@ -45,6 +45,7 @@ mod register;
 mod settings;
 mod spool;
 mod status;
+mod table_ops;
 mod teardown;
 mod undo;
 mod upkeep;
@@ -72,6 +73,7 @@ pub use settings::{
     ReplicationSettings, Streaming, TruncateMode, TypeSettings,
 };
 pub use status::{SourceStatus, StatusReport, status};
+pub use table_ops::{TableAction, TableChanged, TableOpSettings, change_table};
 pub use teardown::{TeardownReport, teardown};
 pub use verify::{
     BucketDifference, TableReport, Verdict, VerifyProgress, VerifyReport, VerifySettings, verify,

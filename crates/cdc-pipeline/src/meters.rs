@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use cdc_core::TableName;
+use cdc_manifest::{Manifest, TableState};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -14,6 +15,15 @@ use prometheus_client::registry::{Metric, Registry};
 use siphasher::sip::SipHasher24;
 
 use crate::Error;
+
+/// The states of a table that is followed, as `manifest.json` spells them.
+const STATES: [(TableState, &str); 5] = [
+    (TableState::Streaming, "streaming"),
+    (TableState::Snapshotting, "snapshotting"),
+    (TableState::Resyncing, "resyncing"),
+    (TableState::Paused, "paused"),
+    (TableState::Quarantined, "quarantined"),
+];
 
 /// How tables appear in labels (`metrics.table_labels`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +55,13 @@ pub(crate) struct OfColumn {
 pub(crate) struct OfKind {
     table: String,
     kind: &'static str,
+}
+
+/// The labels of a table's state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OfState {
+    table: String,
+    state: &'static str,
 }
 
 /// Why a session ended that another one follows.
@@ -93,6 +110,7 @@ pub struct Meters {
     pub(crate) buffer_depth: Gauge,
     pub(crate) buffer_bytes: Gauge,
     pub(crate) spool_bytes: Gauge,
+    pub(crate) deferred_bytes: Gauge,
     pub(crate) channel_full: Counter,
     pub(crate) channel_blocked_seconds: Counter<f64, AtomicU64>,
     pub(crate) sink_latency: Histogram,
@@ -106,6 +124,7 @@ pub struct Meters {
     pub(crate) breaker_tripped: Gauge,
     pub(crate) raw_tags_pruned: Counter,
     pub(crate) table_latest_epoch: Family<OfTable, Gauge>,
+    pub(crate) table_state: Family<OfState, Gauge>,
     pub(crate) events_flushed: Family<OfTable, Counter>,
     pub(crate) snapshots: Family<OfTable, Gauge>,
     pub(crate) truncates: Family<OfTable, Counter>,
@@ -167,6 +186,8 @@ impl Meters {
             buffer_depth: add.zero("buffer_depth", "Changes that wait for their flush"),
             buffer_bytes: add.zero("buffer_bytes", "Bytes of the same"),
             spool_bytes: add.zero("spool_bytes", "Bytes of transactions in progress"),
+            deferred_bytes: add
+                .zero("deferred_bytes", "Bytes of changes that wait for the copy of their table"),
             channel_full: add.zero("event_channel_full", "Times that intake found no room"),
             channel_blocked_seconds: add
                 .zero("event_channel_blocked_seconds", "Seconds that intake waited for room"),
@@ -196,6 +217,7 @@ impl Meters {
                 .zero("cas_breaker_tripped", "Whether conflicts over the manifest end this daemon"),
             raw_tags_pruned: add.zero("refs_raw_tags_pruned", "Raw tags removed"),
             table_latest_epoch: add.zero("table_latest_epoch", "Newest epoch of a table"),
+            table_state: add.zero("table_state", "1 for the state that a table has"),
             events_flushed: add.zero("events_flushed", "Changes in committed epochs"),
             snapshots: add.zero("iceberg_snapshot_count", "Snapshots of a table"),
             truncates: add.zero("truncates", "Truncations taken over"),
@@ -241,6 +263,18 @@ impl Meters {
     /// The labels of a change of a table, if tables are labelled.
     pub(crate) fn of_kind(&self, table: &TableName, kind: &'static str) -> Option<OfKind> {
         Some(OfKind { table: self.table_label(table)?, kind })
+    }
+
+    /// Shows the state of each table, 1 for the one that it has.
+    pub(crate) fn table_states(&self, manifest: &Manifest) {
+        for (table, entry) in &manifest.tables {
+            let Some(label) = self.table_label(table) else { return };
+            let now = if entry.is_active() { entry.state } else { None };
+            for (state, word) in STATES {
+                let of = OfState { table: label.clone(), state: word };
+                self.table_state.get_or_create(&of).set(i64::from(now == Some(state)));
+            }
+        }
     }
 
     fn table_label(&self, table: &TableName) -> Option<String> {
@@ -363,6 +397,8 @@ mod tests {
         ] {
             drop(family.get_or_create(&label));
         }
+        let state = OfState { table: table().to_string(), state: "streaming" };
+        drop(meters.table_state.get_or_create(&state));
         drop(meters.lossy_values.get_or_create(&meters.of_column(&table(), "c").unwrap()));
         drop(meters.schema_reconciles.get_or_create(&meters.of_kind(&table(), "add").unwrap()));
         meters.flushed(true);

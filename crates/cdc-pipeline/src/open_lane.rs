@@ -21,6 +21,7 @@ use crate::lake::Lake;
 use crate::lanes::index_stamp;
 
 /// What opening a lane needs.
+#[derive(Clone)]
 pub(crate) struct LaneOpener {
     pub(crate) lake: Lake,
     pub(crate) lake_id: String,
@@ -149,7 +150,11 @@ impl LaneOpener {
 
     /// An object never changes under a name, so an epoch that a crash left half written goes on
     /// under the next free part number.
-    async fn first_free_part(&self, table: &TableName, epoch: Epoch) -> Result<u32, Error> {
+    pub(crate) async fn first_free_part(
+        &self,
+        table: &TableName,
+        epoch: Epoch,
+    ) -> Result<u32, Error> {
         let store = self.lake.store.store();
         let mut part = 0;
         loop {

@@ -74,7 +74,8 @@ impl Plan {
     }
 }
 
-fn first_schema(
+/// The first schema of a table, or why it cannot be followed.
+pub(crate) fn first_schema(
     source: &SourceTable,
     replication: &ReplicationSettings,
     publishes_generated: bool,

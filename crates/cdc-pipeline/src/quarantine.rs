@@ -88,7 +88,7 @@ fn is_of_one_table(error: &Error) -> bool {
 }
 
 /// The reason, and what makes the table whole again.
-fn explain(table: &TableName, error: &Error) -> (String, String) {
+pub(crate) fn explain(table: &TableName, error: &Error) -> (String, String) {
     let resync = format!("`pgcdc table resync {table}`");
     let (text, remedy) = match error {
         Error::SchemaChanged { detail, .. } => (detail.clone(), None),

@@ -164,11 +164,12 @@ async fn complete_changelog(
     for (snapshot, stamp) in missing.into_iter().rev() {
         let files = lake.tables.files();
         let live = live_files(files, metadata, snapshot.snapshot_id()).await.map_err(wrong())?;
-        // the files that this commit added have its sequence number
+        // the files that this commit added have its sequence number; the rows of a copy are no changes
+        let is_copy = matches!(stamp.kind, CommitKind::Add | CommitKind::Resync);
         let files: Vec<DataFile> = live
             .data_files
             .into_iter()
-            .filter(|file| file.sequence_number == snapshot.sequence_number())
+            .filter(|file| !is_copy && file.sequence_number == snapshot.sequence_number())
             .map(|file| file.file)
             .collect();
         tracing::info!(%table, epoch = stamp.epoch.0, files = files.len(), "changelog completed");

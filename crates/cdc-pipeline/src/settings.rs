@@ -174,6 +174,8 @@ pub struct DaemonSettings {
     pub buffer_bytes_max: usize,
     /// Bound on the disk space of transactions in progress (`limits.spool_bytes`).
     pub spool_bytes_max: u64,
+    /// Concurrent COPY of a table that is added or resynced (`init.parallel_workers`).
+    pub copy_workers: usize,
     /// How often `live.json` is written.
     pub live_interval: Duration,
     /// Logical heartbeat messages; `None` is off.

@@ -38,6 +38,8 @@ use crate::upkeep::{Sweep, Swept};
 const FIRST_RUN_DELAY: Duration = Duration::from_secs(10);
 /// How often a table is tried whose files were replaced meanwhile.
 const TRIES_MAX: u32 = 3;
+/// Why a table is left alone that does not follow the stream.
+const STANDSTILL: &str = "the table is not written at present";
 /// Reports kept for whoever asked.
 const REPORTS_MAX: usize = 16;
 
@@ -289,6 +291,15 @@ impl Compactor {
     /// A table for which nothing is to be committed is done.
     fn skip_what_is_done(&mut self, state: &CommitState) {
         let Stage::Ready { table, prepared } = &self.stage else { return };
+        let entry = state.manifest.value.tables.get(table);
+        if !entry.is_some_and(TableEntry::is_written) {
+            // its rows are no matter of ours meanwhile
+            let (table, result) =
+                (table.clone(), TableResult::Skipped { reason: STANDSTILL.into() });
+            self.stage = Stage::Idle;
+            self.outcome(&table, result, 0);
+            return;
+        }
         if prepared.rewrite.is_some() || prepared.purge.is_some() {
             return;
         }
@@ -435,7 +446,7 @@ impl Workshop {
         let entry = state.manifest.value.tables.get(table);
         let written = entry.filter(|entry| TableEntry::is_written(entry));
         let (Some(entry), Some(committed)) = (written, state.tables.get(table)) else {
-            return Err("the table is not written at present".to_owned());
+            return Err(STANDSTILL.to_owned());
         };
         if committed.covered() > state.manifest.value.commit_lsn || committed.ahead.is_some() {
             return Err("a crash left the table ahead of the manifest; hint: start the daemon, it catches up".to_owned());

@@ -15,7 +15,7 @@ mod store;
 
 pub(crate) use client::{Answered, ControlClient};
 pub(crate) use request::{
-    Command, CompactOrder, CompactState, Cut, Held, TableCut, VerifiedRecord,
+    Command, CompactOrder, CompactState, Cut, Held, TableCut, TableOrder, VerifiedRecord,
 };
 pub(crate) use server::{ASKS_WAITING_MAX, Ask, ControlServer, Reply};
 

@@ -6,6 +6,7 @@ use cdc_core::Lsn;
 use serde::{Deserialize, Serialize};
 
 use crate::compact::CompactReport;
+use crate::table_ops::TableAction;
 
 /// A request, by its `command` with its `args`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,11 +36,23 @@ pub(crate) enum Command {
     RecordVerified(VerifiedRecord),
     /// Compact as soon as nothing else is being compacted. Answered at once, by null.
     Compact(CompactOrder),
+    /// Change the state of a table. Answered by null, once the manifest says so; a copy goes on from
+    /// there.
+    Table(TableOrder),
     /// How a run stands. Answered by [`CompactState`].
     CompactState {
         /// The request that asked for it.
         request: i64,
     },
+}
+
+/// A table operation that is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TableOrder {
+    /// The table, as the manifest spells it.
+    pub(crate) table: String,
+    /// What to do.
+    pub(crate) action: TableAction,
 }
 
 /// A run that is asked for.

@@ -65,6 +65,11 @@ impl Schemas {
         self.reached = self.reached.max(lsn);
     }
 
+    /// Everything that was committed below has come.
+    pub(super) fn reached(&self) -> Lsn {
+        self.reached
+    }
+
     fn take_reached(&mut self) -> Option<Found> {
         let reached = self.reached;
         let table = self.found.values().find(|found| found.at <= reached)?.table.clone();
@@ -215,7 +220,8 @@ impl Ingest<'_> {
         Ok(!self.lanes.has_open_rows(table))
     }
 
-    async fn await_flush(&mut self) -> Result<(), Error> {
+    /// Waits for the flush that runs, if one does.
+    pub(super) async fn await_flush(&mut self) -> Result<(), Error> {
         if self.flush.is_some() {
             let flushed = super::joined(&mut self.flush).await?;
             self.flushed(flushed).await?;

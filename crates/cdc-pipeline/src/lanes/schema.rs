@@ -18,14 +18,15 @@ use crate::evolve::{Known, KnownTable, OlderRows, same_type};
 /// A relation that was described otherwise than its table is known, and of which no row was taken
 /// since.
 pub(super) struct Unsettled {
-    table: TableName,
-    relation: Relation,
+    pub(super) table: TableName,
+    pub(super) relation: Relation,
 }
 
 impl Lanes {
     /// Notes a description. A table that is as known gets its lane; another one waits for its first
     /// row that the lake does not have, since rows that it has may be of any earlier shape.
     pub(crate) async fn describe(&mut self, relation: &Relation) -> Result<(), Error> {
+        self.described.insert(relation.oid, relation.clone());
         let Some(table) = self.owner(relation) else {
             if self.ignored.insert(relation.oid) {
                 let table = relation.table();
@@ -277,7 +278,7 @@ fn refusal(table: &TableName, followed: &FollowedTable, relation: &Relation) -> 
 }
 
 /// Whether a relation has the columns and the identity of a schema, as far as the message tells.
-fn is_as_known(schema: &TableSchema, relation: &Relation) -> bool {
+pub(super) fn is_as_known(schema: &TableSchema, relation: &Relation) -> bool {
     let pairs = schema.columns.iter().zip(&relation.columns);
     let has_columns = schema.columns.len() == relation.columns.len()
         && pairs
@@ -304,7 +305,7 @@ fn has_identity(identity: &Identity, relation: &Relation) -> bool {
 
 /// A schema under which changes of a relation are counted: its columns, and its identity as far as
 /// the message tells it.
-fn counted(schema: &TableSchema, relation: &Relation) -> Arc<TableSchema> {
+pub(super) fn counted(schema: &TableSchema, relation: &Relation) -> Arc<TableSchema> {
     let column = |found: &RelationColumn| Column {
         name: found.name.clone(),
         field_id: FieldId::FIRST_USER,

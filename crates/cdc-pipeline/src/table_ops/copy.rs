@@ -1,31 +1,29 @@
 //! The copy of one table beside the stream: its own snapshot, base files, the commit to the Iceberg
-//! tables and the key index.
+//! tables and the key index. Until the ingest loop takes it over no manifest names it.
 
 use std::sync::Arc;
 
 use cdc_core::{Epoch, Lsn, SourceTable, TableName, TableSchema};
 use cdc_governance::decide;
-use cdc_iceberg::{
-    CommitKind, CommitOutcome, DataFile, InitialContent, Stamp, TableChange, TablePair, TableSpec,
-    current_schema, data_file_from_parquet,
-};
-use cdc_manifest::layout;
+use cdc_iceberg::TableIdent;
+use cdc_manifest::{Manifest, layout};
 use cdc_sink::DeltaWriter;
-use cdc_wal::{CopyPlanOptions, CopyTable, SlotSpec, Source};
+use cdc_wal::{Control, CopyPlanOptions, CopyTable, PublicationState, SlotSpec, Source};
 use futures::TryStreamExt;
-use object_store::ObjectStoreExt;
+use object_store::ObjectStore;
 use object_store::path::Path as ObjectPath;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{CopyEvent, Handover};
+use super::copies::Line;
+use super::{CopyEvent, Handover, Planned, form};
 use crate::Error;
 use crate::commit::CommittedTable;
-use crate::copy::{BaseFile, Base, CopySettings, CopyTarget, InitProgress, copy_tables};
+use crate::copy::{Base, CopySettings, CopyTarget, InitProgress, copy_tables};
 use crate::lake::Lake;
 use crate::open_lane::LaneOpener;
-use crate::plan::first_schema;
+use crate::recover::iceberg_idents;
 use crate::settings::{LakeSettings, ReplicationSettings};
 
 /// Heap bytes of one COPY job, when there are several workers.
@@ -39,26 +37,28 @@ pub(crate) struct CopyContext {
     pub(crate) replication: ReplicationSettings,
     pub(crate) opener: LaneOpener,
     pub(crate) lake_id: String,
+    /// Iceberg namespace.
     pub(crate) namespace: String,
     pub(crate) generation: u64,
-    pub(crate) parallel_workers: usize,
-}
-
-/// Why a table is copied.
-#[derive(Clone)]
-pub(crate) enum CopyKind {
-    /// It was never followed.
-    Add,
-    /// Its Iceberg tables exist; their rows are replaced.
-    Resync(CommittedTable),
+    pub(crate) workers: usize,
 }
 
 /// A table to copy.
-pub(crate) struct CopyOrder {
-    pub(crate) table: TableName,
-    pub(crate) kind: CopyKind,
+pub(super) struct CopyOrder {
+    pub(super) table: TableName,
+    /// What the lake has of it; `None` if it has nothing.
+    pub(super) known: Option<Known>,
     /// The epoch that names the base directory.
-    pub(crate) epoch: Epoch,
+    pub(super) epoch: Epoch,
+}
+
+/// A table that the lake has already, followed or not.
+pub(super) struct Known {
+    pub(super) schema: TableSchema,
+    /// `pg_class.oid` of the table that the schema is of.
+    pub(super) source_oid: Option<u32>,
+    pub(super) current: TableIdent,
+    pub(super) changes: TableIdent,
 }
 
 /// A copied table.
@@ -66,6 +66,22 @@ pub(crate) struct Copied {
     pub(crate) handover: Handover,
     /// The encode side of its lane.
     pub(crate) writer: DeltaWriter,
+}
+
+impl CopyOrder {
+    /// The order for a table as the manifest has it.
+    pub(super) fn of(table: &TableName, manifest: &Manifest) -> Result<CopyOrder, Error> {
+        let schema = manifest.last_schema(table)?;
+        let entry = manifest.tables.get(table).filter(|entry| entry.iceberg_table.is_some());
+        let known = match (schema, entry) {
+            (Some(schema), Some(entry)) => {
+                let (current, changes) = iceberg_idents(table, entry)?;
+                Some(Known { schema, source_oid: entry.source_oid, current, changes })
+            }
+            _ => None,
+        };
+        Ok(CopyOrder { table: table.clone(), known, epoch: manifest.epoch })
+    }
 }
 
 /// Nobody watches a copy of the daemon; what it did is in the log.
@@ -79,45 +95,54 @@ impl InitProgress for Unwatched {
     }
 }
 
-/// Copies a table and commits the copy. Until the ingest loop takes it over, no manifest names it.
+/// Copies a table and commits the copy.
 pub(super) async fn run(
     context: &CopyContext,
     order: CopyOrder,
-    events: &mpsc::Sender<CopyEvent>,
+    line: &Line,
 ) -> Result<Copied, Error> {
     let control = context.source.connect().await?;
-    let (source, tags) = find(context, &control, &order.table).await?;
-    let publication = control.publication(&context.replication.publication).await?;
-    let publishes_generated = publication.is_some_and(|found| found.publishes_generated);
-    let schema = Arc::new(schema(context, &source, &order.kind, publishes_generated)?);
-    defer(&order.table, &source, &schema, events).await?;
+    let found = find(context, &control, &order.table).await?;
+    let publication = publish_source(context, &control, &found.source).await?;
+    let known = match &order.known {
+        Some(known) => Some(super::publish::load(context, &order.table, known).await?),
+        None => None,
+    };
+    let schema = form::schema(
+        &found.source,
+        &context.replication,
+        known.as_ref(),
+        publication.publishes_generated,
+    )?;
+    let schema = Arc::new(schema);
+    let received = defer(&found.source, &schema, line).await?;
     let mut spec = SlotSpec::new(format!("pgcdc_copy_{}", Uuid::new_v4().simple()));
-    (spec.temporary, spec.tables) = (true, vec![source.oid]);
+    (spec.temporary, spec.tables) = (true, vec![found.source.oid]);
     let slot = context.source.create_slot(&spec).await?;
-    // the snapshot holds a lock on the table: what it is now, it stays until the rows are read
-    let (again, _) = find(context, &control, &order.table).await?;
-    if again.columns != source.columns {
-        return Err(Error::SchemaChanged {
-            table: order.table,
-            detail: "it changed while its copy began".into(),
-        });
+    let lsn = slot.consistent_point;
+    if lsn <= received {
+        // the stream comes from another server than the rows would
+        return Err(Error::SnapshotBehind { table: order.table, lsn, received });
+    }
+    // the snapshot's session has a lock on the table: what it is now, it stays until it is copied
+    let again = find(context, &control, &order.table).await?;
+    if !is_same(&again.source, &found.source) {
+        let detail = "it changed while its copy began".to_owned();
+        return Err(Error::SchemaChanged { table: order.table, detail });
     }
     let columns: Vec<String> = schema.columns.iter().map(|column| column.name.clone()).collect();
-    let options =
-        CopyPlanOptions { workers: context.parallel_workers, target_bytes: COPY_JOB_BYTES };
-    let wanted = [CopyTable { table: &source, columns: &columns }];
+    let options = CopyPlanOptions { workers: context.workers, target_bytes: COPY_JOB_BYTES };
+    let wanted = [CopyTable { table: &found.source, columns: &columns }];
     let jobs = control.plan_copy(&wanted, options).await?;
     control.close().await;
     let base = Base { epoch: order.epoch, attempt: free_attempt(context, &order).await? };
-    let spill_dir = context.settings.state_dir.join("tmp");
-    crate::lake::create_state_dir(&spill_dir)?;
     let settings = CopySettings {
         source: &context.source,
         snapshot: &slot.snapshot_name,
         store: &context.lake.store,
-        workers: context.parallel_workers,
+        workers: context.workers,
         base,
-        spill_dir: &spill_dir,
+        spill_dir: &crate::spool::directory(&context.settings.state_dir)?,
         policy: context.replication.types.policy.unrepresentable,
         compression: context.settings.compression,
         progress: &Unwatched,
@@ -126,81 +151,115 @@ pub(super) async fn run(
     let targets = [(order.table.clone(), CopyTarget::new(Arc::clone(&schema)))].into();
     let mut copied = copy_tables(&settings, &targets, jobs).await?;
     let copied = copied.remove(&order.table).unwrap_or_default();
-    slot.lease.release().await?;
-    let lsn = slot.consistent_point;
-    let pair = publish(context, &order, &schema, &copied.files, lsn).await?;
-    let committed = CommittedTable { schema, pair, branch: context.lake.branch };
-    let (writer, _) = context.opener.open(&order.table, &committed, order.epoch).await?;
-    Ok(Copied {
-        handover: Handover {
-            base_path: layout::base_dir(&order.table, base.epoch, base.attempt),
-            table: order.table,
-            oid: source.oid,
-            tags,
-            committed,
-            lsn,
-            lossy: copied.lossy.into_iter().collect(),
-        },
-        writer,
-    })
+    if let Err(error) = slot.lease.release().await {
+        tracing::warn!(error = cdc_core::chain(&error), "snapshot session ended early");
+    }
+    let published = super::publish::Copy {
+        table: &order.table,
+        epoch: order.epoch,
+        lsn,
+        schema: &schema,
+        files: &copied.files,
+    };
+    let pair = published.commit(context, known).await?;
+    let branch = context.lake.branch;
+    let committed = CommittedTable { schema: Arc::clone(&schema), pair, branch, ahead: None };
+    let (writer, _) = context.opener.open(&committed, &schema, order.epoch.next()).await?;
+    let handover = Handover {
+        base_path: layout::base_dir(&order.table, base.epoch, base.attempt),
+        base_epoch: base.epoch,
+        table: order.table,
+        oid: found.source.oid,
+        tags: found.tags,
+        committed,
+        lsn,
+        lossy: copied.lossy.into_iter().collect(),
+    };
+    Ok(Copied { handover, writer })
 }
 
-/// Has the ingest loop defer the table's changes, and waits until it does: every transaction that
-/// the snapshot to come does not see is then among them.
-async fn defer(
-    table: &TableName,
-    source: &SourceTable,
-    schema: &Arc<TableSchema>,
-    events: &mpsc::Sender<CopyEvent>,
-) -> Result<(), Error> {
+/// Has the ingest loop defer the table's changes, and waits until it does; gives how far the stream had
+/// been received by then. A slot that is made later
+/// begins behind every transaction that the loop had taken by then, so each transaction of the table
+/// is in the snapshot or among the deferred ones.
+async fn defer(source: &SourceTable, schema: &Arc<TableSchema>, line: &Line) -> Result<Lsn, Error> {
     let (go, deferred) = oneshot::channel();
-    let (table, schema) = (table.clone(), Arc::clone(schema));
-    let planned = CopyEvent::Planned { table, oid: source.oid, schema, go };
-    events.send(planned).await.map_err(|_| Error::Interrupted)?;
-    deferred.await.map_err(|_| Error::Interrupted)
+    let planned = Planned { oid: source.oid, schema: Arc::clone(schema), go };
+    line.tell(CopyEvent::Planned(planned)).await;
+    deferred.await.map_err(|_| Error::StreamEnded)
 }
 
-/// The table as the source has it, with the tags that the configuration gives it.
-async fn find(
-    context: &CopyContext,
-    control: &cdc_wal::Control,
-    table: &TableName,
-) -> Result<(SourceTable, Vec<String>), Error> {
+/// A table as the source has it, with the tags that the configuration gives it.
+struct Found {
+    source: SourceTable,
+    tags: Vec<String>,
+}
+
+async fn find(context: &CopyContext, control: &Control, table: &TableName) -> Result<Found, Error> {
     let discovered = control.discover(&context.replication.schemas).await?;
     let decisions = decide(&discovered, &context.replication.rules);
     let found = discovered.into_iter().zip(decisions).find(|(found, _)| found.name == *table);
-    let (source, decision) =
-        found.ok_or_else(|| Error::UnknownTable { table: table.to_string() })?;
+    let refused = |reason: String, hint: &str| Error::TableRefused {
+        table: table.clone(),
+        reason,
+        hint: hint.to_owned(),
+    };
+    let Some((source, decision)) = found else {
+        let hint = "`pgcdc discover` lists the tables; see `source.postgres.schemas`";
+        return Err(refused("it is not on the source".into(), hint));
+    };
     match decision.excluded {
-        None => Ok((source, decision.tags)),
-        Some(reason) => Err(Error::TableRefused {
-            table: table.clone(),
-            reason,
-            hint: "change `tables` in the configuration and start the daemon again".into(),
-        }),
+        None => Ok(Found { source, tags: decision.tags }),
+        Some(reason) => {
+            let hint = "`pgcdc discover` tells of all tables; what `tables` says is read at the start of the daemon";
+            Err(refused(reason, hint))
+        }
     }
 }
 
-/// The schema of the copy. Columns that the lake knows keep their field ids.
-fn schema(
+/// Whether two looks found the same table, its size aside.
+fn is_same(one: &SourceTable, other: &SourceTable) -> bool {
+    one.oid == other.oid
+        && one.columns == other.columns
+        && one.primary_key == other.primary_key
+        && one.replica_identity == other.replica_identity
+}
+
+/// Sees to it that the publication has the table, as a whole.
+async fn publish_source(
     context: &CopyContext,
+    control: &Control,
     source: &SourceTable,
-    kind: &CopyKind,
-    publishes_generated: bool,
-) -> Result<TableSchema, Error> {
-    let fresh = first_schema(source, &context.replication, publishes_generated)?;
-    let CopyKind::Resync(known) = kind else { return Ok(fresh) };
-    let shape = |schema: &TableSchema| -> Vec<_> {
-        let columns = schema.columns.iter();
-        columns.map(|c| (c.name.clone(), c.attnum, c.stored.clone())).collect()
-    };
-    if shape(&fresh) == shape(&known.schema) && fresh.identity == known.schema.identity {
-        return Ok((*known.schema).clone());
-    }
-    Err(Error::SchemaChanged {
+) -> Result<PublicationState, Error> {
+    let name = &context.replication.publication;
+    let refused = |reason: String, hint: String| Error::TableRefused {
         table: source.name.clone(),
-        detail: "its columns or its key are not those of the lake any more".into(),
-    })
+        reason,
+        hint,
+    };
+    let Some(state) = control.publication(name).await? else {
+        let hint = "make it again, or run `pgcdc teardown` and `pgcdc init`".to_owned();
+        return Err(refused(format!("there is no publication {name}"), hint));
+    };
+    if state.partial.contains(&source.name) {
+        let hint = "publish it without row filter and column list".to_owned();
+        return Err(refused(format!("publication {name} has only a part of it"), hint));
+    }
+    let wanted = cdc_wal::compare(&state, std::slice::from_ref(source));
+    if wanted.via_root_off || !wanted.missing_actions.is_empty() {
+        let reason = format!("publication {name} does not send all of it");
+        return Err(refused(reason, wanted.remedy(name)));
+    }
+    if wanted.missing.is_empty() {
+        return Ok(state);
+    }
+    control.add_to_publication(name, source).await.map_err(|failed| Error::NotPublished {
+        table: source.name.clone(),
+        publication: name.clone(),
+        source: Box::new(failed),
+    })?;
+    tracing::info!(table = %source.name, publication = name, "table published");
+    Ok(state)
 }
 
 /// The first attempt at a base of this epoch whose directory is empty: objects never change under
@@ -211,75 +270,11 @@ async fn free_attempt(context: &CopyContext, order: &CopyOrder) -> Result<u32, E
     loop {
         let directory = layout::base_dir(&order.table, order.epoch, attempt);
         let prefix = ObjectPath::from(directory.trim_end_matches('/'));
-        let first = store.list(Some(&prefix)).try_next().await;
         let location = || context.lake.store.location().uri(&directory);
-        match first.map_err(|source| Error::Objects { location: location(), source })? {
-            Some(_) => attempt += 1,
-            None => return Ok(attempt),
+        match store.list(Some(&prefix)).try_next().await {
+            Ok(Some(_)) => attempt += 1,
+            Ok(None) => return Ok(attempt),
+            Err(source) => return Err(Error::Objects { location: location(), source }),
         }
-    }
-}
-
-/// Commits the base files: as new tables, or in the place of all rows of the old ones.
-async fn publish(
-    context: &CopyContext,
-    order: &CopyOrder,
-    schema: &TableSchema,
-    files: &[BaseFile],
-    lsn: Lsn,
-) -> Result<TablePair, Error> {
-    let wrong = || Error::iceberg(&order.table);
-    let columns = current_schema(schema).map_err(wrong())?;
-    let describe = |file: &BaseFile| {
-        let location = context.lake.store.location().uri(&file.key);
-        data_file_from_parquet(&location, file.size, &file.metadata, &columns)
-    };
-    let base_files: Vec<DataFile> =
-        files.iter().map(describe).collect::<Result<_, _>>().map_err(wrong())?;
-    let stamp = |kind| Stamp {
-        kind,
-        epoch: order.epoch,
-        lsn_from: Lsn::ZERO,
-        lsn_to: lsn,
-        commit_ts: Some(context.lake.clock.now()),
-        batch_id: Uuid::now_v7(),
-        generation: context.generation,
-    };
-    let (tables, branch) = (&context.lake.tables, context.lake.branch);
-    let CopyKind::Resync(known) = &order.kind else {
-        let spec = TableSpec {
-            schema,
-            namespace: &context.namespace,
-            naming: context.settings.naming,
-            lake_id: &context.lake_id,
-            codec: crate::init::codec(context.settings.compression),
-            generation: context.generation,
-        };
-        let content = InitialContent { stamp: stamp(CommitKind::Add), branch, base_files };
-        return tables.create_tables(&spec, &content).await.map_err(wrong());
-    };
-    // as the catalog has them now: an earlier copy may have committed and died
-    let stamp = stamp(CommitKind::Resync);
-    let current = tables.load(&known.pair.current.ident).await.map_err(wrong())?;
-    let raised = tables.raise_generation(&current, context.generation).await;
-    let current = settled(&order.table, raised)?;
-    let rows = TableChange::replace_all(stamp.clone(), branch, base_files);
-    let current = settled(&order.table, tables.commit(&current, &rows).await)?;
-    let changes = tables.load(&known.pair.changes.ident).await.map_err(wrong())?;
-    let raised = tables.raise_generation(&changes, context.generation).await;
-    let changes = settled(&order.table, raised)?;
-    let nothing = TableChange::append(stamp, branch, Vec::new());
-    let changes = settled(&order.table, tables.commit(&changes, &nothing).await)?;
-    Ok(TablePair { current, changes })
-}
-
-fn settled(
-    table: &TableName,
-    outcome: cdc_iceberg::Result<CommitOutcome>,
-) -> Result<cdc_iceberg::Table, Error> {
-    match outcome.map_err(Error::iceberg(table))? {
-        CommitOutcome::Committed(committed) => Ok(committed),
-        CommitOutcome::NotCommitted(_) => Err(Error::TableMoved { table: table.clone() }),
-        CommitOutcome::Unknown(_) => Err(Error::OutcomeUnknown { table: table.clone() }),
     }
 }

@@ -414,6 +414,7 @@ impl Theatre {
                 retention: RawRetention::default(),
             },
             buffer_bytes_max: 64 << 20,
+            copy_workers: 1,
             live_interval: Duration::from_secs(10),
             heartbeat_interval: None,
             spool_bytes_max: 64 << 20,

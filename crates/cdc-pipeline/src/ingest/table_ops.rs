@@ -1,0 +1,289 @@
+//! The ingest loop's part in table operations: a state is written with the next flush, the changes of a
+//! table that is being copied are deferred, and a copied table is taken over where everything below its
+//! copy has come.
+
+use std::collections::VecDeque;
+
+use cdc_core::{ChangePosition, Lsn, RowChange, TableName};
+use cdc_manifest::Manifest;
+use tokio::time::Instant;
+
+use super::{Ingest, Transaction};
+use crate::control::{Reply, TableOrder};
+use crate::cut::{grant, refuse};
+use crate::lanes::Adopted;
+use crate::settings::TruncateMode;
+use crate::table_ops::{
+    Copied, Copies, CopyContext, CopyEvent, CopyNews, Deferred, Handover, Planned, StateChange,
+    Transition, to_copy,
+};
+use crate::{Error, quarantine};
+
+/// Deferred changes: this part of the byte budget. What is more waits on the server.
+const DEFERRED_PART: usize = 4;
+
+/// Table operations of a session, by how far they are.
+pub(crate) struct TableOps {
+    /// Asked for, and not looked at yet.
+    asked: VecDeque<(TableOrder, Reply)>,
+    /// For the manifest, with the next flush.
+    changes: Vec<StateChange>,
+    /// Who is told then.
+    replies: Vec<Reply>,
+    /// Who is told of the flush that runs.
+    flushing: Vec<Reply>,
+    pub(super) copies: Copies,
+    /// A copy that waits for its changes to be deferred.
+    planned: Option<Planned>,
+    deferred: Option<Deferred>,
+    /// A copy that waits for the stream.
+    copied: Option<Box<Copied>>,
+    /// Taken over, for the manifest with the next flush.
+    handovers: Vec<Handover>,
+}
+
+impl TableOps {
+    /// The copies that the manifest names are to be made; without a context none is.
+    pub(super) fn new(context: Option<CopyContext>, manifest: &Manifest) -> TableOps {
+        let mut copies = Copies::new(context);
+        for table in to_copy(manifest) {
+            copies.want(table.clone());
+        }
+        TableOps {
+            asked: VecDeque::new(),
+            changes: Vec::new(),
+            replies: Vec::new(),
+            flushing: Vec::new(),
+            copies,
+            planned: None,
+            deferred: None,
+            copied: None,
+            handovers: Vec::new(),
+        }
+    }
+
+    /// Bytes of deferred changes.
+    pub(super) fn deferred_bytes(&self) -> usize {
+        self.deferred.as_ref().map_or(0, Deferred::memory_bytes)
+    }
+
+    /// Whether no more changes may be deferred within this byte budget.
+    pub(super) fn is_full(&self, buffer_bytes_max: usize) -> bool {
+        // a copy that is complete waits for the stream, so the stream must go on
+        self.copied.is_none() && self.deferred_bytes() > buffer_bytes_max / DEFERRED_PART
+    }
+
+    /// Whether changes of this relation are deferred.
+    pub(super) fn defers(&self, oid: u32) -> bool {
+        self.deferred.as_ref().is_some_and(|deferred| deferred.oid() == oid)
+    }
+
+    /// Ends the open transaction.
+    pub(super) fn commit(&mut self, end_lsn: Lsn) {
+        if let Some(deferred) = &mut self.deferred {
+            deferred.commit(end_lsn);
+        }
+    }
+
+    /// What becomes of tables with the flush that is being closed.
+    pub(super) fn take_changes(&mut self) -> Vec<StateChange> {
+        self.flushing.append(&mut self.replies);
+        std::mem::take(&mut self.changes)
+    }
+
+    /// The tables that are followed from that flush on.
+    pub(super) fn take_handovers(&mut self) -> Vec<Handover> {
+        std::mem::take(&mut self.handovers)
+    }
+
+    fn let_go(&mut self) {
+        (self.planned, self.deferred, self.copied) = (None, None, None);
+    }
+}
+
+impl Ingest<'_> {
+    /// Notes what is asked for; it is looked at when the committed state is at hand.
+    pub(super) fn table_asked(&mut self, order: TableOrder, reply: Reply) {
+        if self.draining {
+            return refuse(reply, "the daemon stops");
+        }
+        self.ops.asked.push_back((order, reply));
+    }
+
+    /// Takes up what was asked for, and starts a copy if one waits; between two flushes.
+    pub(super) async fn advance_tables(&mut self) -> Result<(), Error> {
+        if self.draining {
+            for (_, reply) in self.ops.asked.drain(..) {
+                refuse(reply, "the daemon stops");
+            }
+            return Ok(());
+        }
+        while self.state.is_some() {
+            let Some((order, reply)) = self.ops.asked.pop_front() else { break };
+            self.admit(&order, reply).await;
+        }
+        match &self.state {
+            Some(state) if self.ops.changes.is_empty() => self.ops.copies.start_next(state),
+            _ => Ok(()),
+        }
+    }
+
+    async fn admit(&mut self, order: &TableOrder, reply: Reply) {
+        let Some(state) = &self.state else { return };
+        let Ok(table) = order.table.parse::<TableName>() else {
+            return refuse(reply, &format!("`{}` is not the name of a table", order.table));
+        };
+        let is_busy = self.ops.changes.iter().any(|change| change.table == table)
+            || self.ops.handovers.iter().any(|handover| handover.table == table);
+        if is_busy {
+            return refuse(reply, "its state is just being written; hint: try again");
+        }
+        match StateChange::of(&state.manifest.value, &table, order.action) {
+            Err(error) => refuse(reply, &cdc_core::chain(&error)),
+            Ok(None) => grant(reply, &()),
+            Ok(Some(change)) => {
+                self.stop_copy(&table).await;
+                self.ops.changes.push(change);
+                self.ops.replies.push(reply);
+                self.batch.change_schema(Instant::now());
+            }
+        }
+    }
+
+    /// Ends the copy of a table, if one is at work.
+    async fn stop_copy(&mut self, table: &TableName) {
+        if self.ops.copies.at_work() == Some(table) {
+            self.ops.let_go();
+        }
+        self.ops.copies.cancel(table).await;
+    }
+
+    /// Takes note of what a copy tells.
+    pub(super) async fn copy_news(&mut self, news: CopyNews) -> Result<(), Error> {
+        match news {
+            CopyNews::Due => return Ok(()),
+            CopyNews::Event(CopyEvent::Planned(planned)) => self.ops.planned = Some(planned),
+            CopyNews::Event(CopyEvent::Copied(copied)) => self.ops.copied = Some(copied),
+            CopyNews::Event(CopyEvent::Failed(error)) => self.copy_failed(error),
+        }
+        if self.transaction.is_none() { self.apply_copies().await } else { Ok(()) }
+    }
+
+    /// The copy at work cannot be used. Unless it is tried again its table is told of.
+    fn copy_failed(&mut self, error: Error) {
+        self.ops.let_go();
+        if let Some((table, reason)) = self.ops.copies.failed(error) {
+            let transition = Transition::Failed { reason };
+            self.ops.changes.push(StateChange { table, transition });
+            self.batch.change_schema(Instant::now());
+        }
+    }
+
+    /// Begins to defer, or takes over what was copied, if the stream is there. No transaction is open.
+    pub(super) async fn apply_copies(&mut self) -> Result<(), Error> {
+        if let Some(Planned { oid, schema, go }) = self.ops.planned.take() {
+            let policy = self.settings.replication.types.policy.unrepresentable;
+            self.ops.deferred = Some(Deferred::new(oid, schema, policy));
+            // a copy that has ended since does not want to know
+            let _ = go.send(self.progress.borrow().received);
+        }
+        let reached = self.schemas.reached().max(self.batch.lsn_to);
+        let is_reached = self.ops.copied.as_ref().is_some_and(|c| c.handover.lsn <= reached);
+        if !is_reached || self.draining {
+            return Ok(());
+        }
+        // the committed state gets the table, so it must be here
+        self.await_flush().await?;
+        match (self.ops.copied.take(), self.ops.deferred.take()) {
+            (Some(copied), Some(deferred)) => self.adopt(*copied, deferred).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn adopt(&mut self, copied: Copied, deferred: Deferred) -> Result<(), Error> {
+        let Copied { handover, writer } = copied;
+        let chunks = match deferred.above(handover.lsn, self.epoch) {
+            Ok(chunks) => chunks,
+            Err(error) => {
+                self.copy_failed(error);
+                return Ok(());
+            }
+        };
+        let Some(state) = &mut self.state else { return Err(Error::StreamEnded) };
+        state.tables.insert(handover.table.clone(), handover.committed.clone());
+        let (committed, oid, lsn) = (handover.committed.clone(), handover.oid, handover.lsn);
+        let rows = self.lanes.adopt(Adopted { committed, oid, lsn, writer, chunks }).await?;
+        tracing::info!(table = %handover.table, %lsn, rows, "table copy taken over");
+        self.batch.adopt(lsn, rows, Instant::now());
+        self.ops.copies.ended();
+        self.ops.handovers.push(handover);
+        self.tell_known();
+        Ok(())
+    }
+
+    /// Keeps a change of the table that is being copied.
+    pub(super) fn defer(
+        &mut self,
+        relation: u32,
+        at: ChangePosition,
+        change: &RowChange<'_>,
+    ) -> Result<(), Error> {
+        let (Some(deferred), Some(Transaction { seq, .. })) =
+            (&mut self.ops.deferred, &mut self.transaction)
+        else {
+            return Ok(());
+        };
+        if matches!(change, RowChange::Truncate) {
+            match self.settings.replication.truncate {
+                TruncateMode::Apply => {}
+                TruncateMode::Ignore => {
+                    *seq += 1;
+                    return Ok(());
+                }
+                TruncateMode::Halt => {
+                    let table = deferred.table().clone();
+                    return Err(Error::Truncated { table, lsn: at.lsn });
+                }
+            }
+        }
+        if !self.lanes.fits(relation, deferred.schema()) {
+            *seq += self.lanes.unwritten_numbers(relation, change);
+            deferred.spoil(Error::SchemaChanged {
+                table: deferred.table().clone(),
+                detail: "it changed while it was copied".to_owned(),
+            });
+            return Ok(());
+        }
+        *seq += deferred.push(change, &at, self.epoch)?;
+        Ok(())
+    }
+
+    /// The tables of a flush that change their state are written no more: their rows so far are in it.
+    pub(super) fn leave_lanes(&mut self, changes: &[StateChange]) {
+        for StateChange { table, transition } in changes {
+            match transition {
+                Transition::Remove => self.lanes.forget(table),
+                _ => drop(self.lanes.drop_lane(table)),
+            }
+        }
+        if !changes.is_empty() {
+            self.tell_known();
+        }
+    }
+
+    /// The manifest has these states now: tells whoever asked, and has tables copied.
+    pub(super) async fn tables_changed(&mut self, changes: Vec<StateChange>, manifest: &Manifest) {
+        if !changes.is_empty() {
+            // a copy makes an index in the place of the one that a dropped encoder has
+            self.lanes.settle_dropped().await;
+        }
+        for change in changes.into_iter().filter(StateChange::wants_copy) {
+            self.ops.copies.want(change.table);
+        }
+        for reply in self.ops.flushing.drain(..) {
+            grant(reply, &());
+        }
+        self.meters.table_states(manifest);
+        self.live.send_modify(|live| live.last_error = quarantine::summary(manifest));
+    }
+}

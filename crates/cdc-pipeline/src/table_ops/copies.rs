@@ -1,0 +1,223 @@
+//! The copies of one session: which wait, and the one that is at work. A copy that failed for a reason
+//! that may pass is tried again; with the session all of them end, and the manifest names them to the
+//! next.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdc_core::{ErrorKind, Lsn, TableName, TableSchema};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::copy::{self, Copied, CopyContext, CopyOrder};
+use crate::Error;
+use crate::commit::CommitState;
+use crate::quarantine::explain;
+
+/// Events that wait for the ingest loop.
+const EVENTS_MAX: usize = 4;
+/// Delay before a copy is tried again; doubles up to [`RETRY_DELAY_MAX`].
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Longest delay between two tries.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// Tries of a copy whose table changed meanwhile.
+const CHANGED_TRIES_MAX: u32 = 10;
+
+/// What a copy tells the ingest loop.
+pub(crate) enum CopyEvent {
+    /// The schema is known: changes are to be deferred from now on.
+    Planned(Planned),
+    /// The copy is in the Iceberg tables.
+    Copied(Box<Copied>),
+    /// It did not come to its end.
+    Failed(Error),
+}
+
+/// A table whose changes are to be deferred.
+pub(crate) struct Planned {
+    pub(crate) oid: u32,
+    pub(crate) schema: Arc<TableSchema>,
+    /// Says that they are, and how far the stream had been received by then.
+    pub(crate) go: oneshot::Sender<Lsn>,
+}
+
+/// What the ingest loop hears.
+pub(crate) enum CopyNews {
+    /// Of the copy at work.
+    Event(CopyEvent),
+    /// A copy that waited may be tried again.
+    Due,
+}
+
+/// The copies of one session.
+pub(crate) struct Copies {
+    /// `None` where there is no source to copy from.
+    context: Option<Arc<CopyContext>>,
+    waiting: VecDeque<Waiting>,
+    running: Option<Running>,
+    /// Tells events of the copy at work from those of one that was ended.
+    number: u64,
+    events_in: mpsc::Sender<(u64, CopyEvent)>,
+    events: mpsc::Receiver<(u64, CopyEvent)>,
+}
+
+/// From a copy to the ingest loop.
+pub(super) struct Line {
+    number: u64,
+    events: mpsc::Sender<(u64, CopyEvent)>,
+}
+
+impl Line {
+    /// Tells something. A session that is over does not want to know.
+    pub(super) async fn tell(&self, event: CopyEvent) {
+        let _ = self.events.send((self.number, event)).await;
+    }
+}
+
+struct Waiting {
+    table: TableName,
+    tries: u32,
+    not_before: Instant,
+}
+
+struct Running {
+    table: TableName,
+    tries: u32,
+    job: JoinHandle<()>,
+}
+
+impl Copies {
+    pub(crate) fn new(context: Option<CopyContext>) -> Copies {
+        let (events_in, events) = mpsc::channel(EVENTS_MAX);
+        Copies {
+            context: context.map(Arc::new),
+            waiting: VecDeque::new(),
+            running: None,
+            number: 0,
+            events_in,
+            events,
+        }
+    }
+
+    /// Has a table copied, once those before it are.
+    pub(crate) fn want(&mut self, table: TableName) {
+        if !self.waiting.iter().any(|waiting| waiting.table == table) {
+            self.waiting.push_back(Waiting { table, tries: 0, not_before: Instant::now() });
+        }
+    }
+
+    /// Starts the next copy if none is at work. Its tables are not written: the manifest says so.
+    pub(crate) fn start_next(&mut self, state: &CommitState) -> Result<(), Error> {
+        let Some(context) = self.context.as_ref().filter(|_| self.running.is_none()) else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        let Some(at) = self.waiting.iter().position(|waiting| waiting.not_before <= now) else {
+            return Ok(());
+        };
+        let Some(Waiting { table, tries, .. }) = self.waiting.remove(at) else { return Ok(()) };
+        let order = CopyOrder::of(&table, &state.manifest.value)?;
+        self.number += 1;
+        let line = Line { number: self.number, events: self.events_in.clone() };
+        let context = Arc::clone(context);
+        tracing::info!(%table, tries, "table copy started");
+        let job = tokio::spawn(async move {
+            let event = match copy::run(&context, order, &line).await {
+                Ok(copied) => CopyEvent::Copied(Box::new(copied)),
+                Err(error) => CopyEvent::Failed(error),
+            };
+            line.tell(event).await;
+        });
+        self.running = Some(Running { table, tries, job });
+        Ok(())
+    }
+
+    /// The table that is being copied.
+    pub(crate) fn at_work(&self) -> Option<&TableName> {
+        self.running.as_ref().map(|running| &running.table)
+    }
+
+    /// The copy at work is taken over, or has ended; gives its table.
+    pub(crate) fn ended(&mut self) -> Option<TableName> {
+        self.running.take().map(|running| running.table)
+    }
+
+    /// The copy at work failed: it is tried again, or the reason comes back for which it is not.
+    pub(crate) fn failed(&mut self, error: Error) -> Option<(TableName, String)> {
+        let Running { table, tries, .. } = self.running.take()?;
+        if !is_tried_again(&error, tries) {
+            let (reason, hint) = explain(&table, &error);
+            let runbook = "table-quarantined";
+            tracing::error!(%table, reason, hint, runbook, "table copy failed");
+            return Some((table, reason));
+        }
+        let text = cdc_core::chain(&error);
+        let delay = RETRY_DELAY.saturating_mul(1 << tries.min(16)).min(RETRY_DELAY_MAX);
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(%table, tries, delay_ms, error = text, "table copy failed, tried again");
+        let not_before = Instant::now() + delay;
+        self.waiting.push_back(Waiting { table, tries: tries.saturating_add(1), not_before });
+        None
+    }
+
+    /// Ends the copy of a table, wherever it is.
+    pub(crate) async fn cancel(&mut self, table: &TableName) {
+        self.waiting.retain(|waiting| waiting.table != *table);
+        if self.at_work() == Some(table) {
+            self.settle().await;
+        }
+    }
+
+    /// Ends the copy at work and waits for that.
+    pub(crate) async fn settle(&mut self) {
+        if let Some(Running { job, .. }) = self.running.take() {
+            self.number += 1;
+            job.abort();
+            drop(job.await);
+        }
+    }
+
+    /// The next news. Cancel safe.
+    pub(crate) async fn next_news(&mut self) -> CopyNews {
+        let next = self.waiting.iter().map(|waiting| waiting.not_before).min();
+        let due = next.filter(|due| self.running.is_none() && *due > Instant::now());
+        let due = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(due);
+        loop {
+            tokio::select! {
+                biased;
+                event = self.events.recv() => match event {
+                    Some((number, event)) if number == self.number => {
+                        return CopyNews::Event(event);
+                    }
+                    Some(_) => {}
+                    // a sender of ours lives as long as we do
+                    None => std::future::pending().await,
+                },
+                () = &mut due => return CopyNews::Due,
+            }
+        }
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.job.abort();
+        }
+    }
+}
+
+fn is_tried_again(error: &Error, tries: u32) -> bool {
+    match error {
+        Error::SchemaChanged { .. } => tries < CHANGED_TRIES_MAX,
+        _ => matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unreachable),
+    }
+}
