@@ -18,6 +18,10 @@ impl Stop {
         Self { code: ExitCode::Failure, message: message.into() }
     }
 
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self { code: ExitCode::Refused, message: message.into() }
+    }
+
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { code: ExitCode::Usage, message: message.into() }
     }

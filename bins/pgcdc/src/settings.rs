@@ -11,7 +11,8 @@ use cdc_manifest::{PromotionMode, RawRetention};
 use cdc_pipeline::{
     BreakerSettings, CompactSettings, CompactionSettings, Compression, DaemonSettings, Failover,
     FlushSettings, InitSettings, LakeSettings, OnError, ReconcileSettings, RefSettings,
-    ReplicationSettings, Streaming, TableLabels, TruncateMode, TypeSettings, VerifySettings,
+    ReplicationSettings, Streaming, TableLabels, TableOpSettings, TruncateMode, TypeSettings,
+    VerifySettings,
 };
 use cdc_runtime as conf;
 use cdc_runtime::Config;
@@ -54,6 +55,7 @@ pub(crate) fn daemon(config: &Config) -> Result<DaemonSettings> {
         refs: refs(config),
         buffer_bytes_max: bytes(config.limits.buffer_bytes),
         spool_bytes_max: config.limits.spool_bytes,
+        copy_workers: count(config.init.parallel_workers),
         live_interval: Duration::from_secs_f64(config.freshness.live_interval_sec),
         heartbeat_interval: (heartbeat > 0).then(|| Duration::from_secs(heartbeat)),
         guardrail_bytes: (guardrail > 0).then_some(guardrail),
@@ -126,6 +128,12 @@ pub(crate) fn reconcile(config: &Config) -> Result<ReconcileSettings> {
         force: false,
         patience: RECONCILE_PATIENCE,
     })
+}
+
+/// Settings of `table …`.
+pub(crate) fn table_ops(config: &Config) -> Result<TableOpSettings> {
+    refuse_unsupported(config)?;
+    Ok(TableOpSettings { lake: lake(config)?, refs: refs(config), breaker: breaker(config) })
 }
 
 /// How tables appear in the labels of metrics.

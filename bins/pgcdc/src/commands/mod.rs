@@ -11,15 +11,15 @@ pub(crate) mod quickstart;
 mod reconcile;
 pub(crate) mod start;
 mod status;
+mod table;
 mod teardown;
-mod unavailable;
 mod verify;
 mod version;
 
 use anyhow::Result;
 use cdc_runtime::{CommandKind, ExitCode};
 
-use crate::cli::{CatalogCommand, Cli, Command, ConfigCommand, TableCommand};
+use crate::cli::{CatalogCommand, Cli, Command, ConfigCommand};
 use crate::context::Context;
 use crate::failure;
 
@@ -40,7 +40,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Compact(args) => compact::run(&context, &args),
         Command::Reconcile(args) => reconcile::run(&context, &args),
         Command::Verify(args) => return verify::run(&context, &args),
-        Command::Table(command) => unavailable::run(&context, table_command(&command)),
+        Command::Table(command) => table::run(&context, &command),
         Command::Catalog(CatalogCommand::Register(args)) => catalog::register(&context, args.json),
         // reached only where common flags stand in an unusual place
         Command::Serve(_)
@@ -50,16 +50,6 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         | Command::Acl(_) => misplaced(),
     };
     result.unwrap_or_else(|error| failure::report(&error, CommandKind::Operator))
-}
-
-fn table_command(command: &TableCommand) -> &'static str {
-    match command {
-        TableCommand::Add(_) => "table add",
-        TableCommand::Remove(_) => "table remove",
-        TableCommand::Resync(_) => "table resync",
-        TableCommand::Pause(_) => "table pause",
-        TableCommand::Resume(_) => "table resume",
-    }
 }
 
 fn misplaced() -> Result<ExitCode> {
