@@ -22,6 +22,7 @@ mod server;
 mod stops;
 mod storm;
 mod streamed;
+mod table_ops;
 mod transactions;
 mod types;
 mod upkeep;
@@ -123,6 +124,7 @@ fn scenarios() -> impl Iterator<Item = Scenario> {
         storm::SCENARIOS,
         transactions::SCENARIOS,
         streamed::SCENARIOS,
+        table_ops::SCENARIOS,
         memory::SCENARIOS,
         metrics::SCENARIOS,
         upkeep::SCENARIOS,
