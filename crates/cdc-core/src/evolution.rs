@@ -371,6 +371,26 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_is_copied_anew_takes_the_forms_that_are_declared_now() {
+        let columns = [column("id", 1, oid::INT4), column("n", 2, oid::NUMERIC)];
+        let (before, policy) = (first(&columns), TypePolicy::default());
+        let copy = |columns: &[SourceColumn], rules| {
+            before.recopied(&source(columns), key(&columns[0].name), rules, None)
+        };
+        assert_eq!(copy(&columns, rules(&policy)), before);
+        let declared = |name: &str| (name == "n").then_some(StoredAs::Decimal(20, 4));
+        let declaring = SchemaRules { declared: &declared, ..rules(&policy) };
+        let next = copy(&columns, declaring);
+        assert_eq!((ids(&next), next.version), (vec![100, 102], 2));
+        assert_eq!(next.columns[1].stored, StoredType::Decimal { precision: 20, scale: 4 });
+        let evolved = before.evolved(&source(&columns), key("id"), declaring, None);
+        assert_eq!(evolved.columns, before.columns);
+        let renamed =
+            copy(&[column("id", 1, oid::INT8), column("m", 2, oid::NUMERIC)], rules(&policy));
+        assert_eq!(ids(&renamed), [100, 101]);
+    }
+
+    #[test]
     fn ids_of_a_schema_that_was_written_ahead_are_used_again() {
         let before = first(&[column("id", 1, oid::INT4)]);
         let ahead = evolve(&before, &[column("id", 1, oid::INT4), column("a", 2, oid::TEXT)]);

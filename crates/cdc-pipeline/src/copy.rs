@@ -26,8 +26,8 @@ use crate::Error;
 const BATCHES_MAX: usize = 2;
 /// Complete files between an encoder and the upload.
 const FILES_MAX: usize = 1;
-/// Uncompressed bytes that one encoder sorts at once.
-const RUN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Uncompressed bytes that one encoder sorts at once, where nothing else needs memory.
+pub(crate) const RUN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Follows the copy of tables for whoever watches.
 pub trait InitProgress: Send + Sync {
@@ -45,6 +45,8 @@ pub(crate) struct CopySettings<'a> {
     pub(crate) snapshot: &'a str,
     pub(crate) store: &'a LakeStore,
     pub(crate) workers: usize,
+    /// Uncompressed bytes that one encoder sorts at once.
+    pub(crate) run_bytes_max: usize,
     /// The directory of the files.
     pub(crate) base: Base,
     /// Where files in the making wait.
@@ -244,7 +246,7 @@ fn base_writer(settings: &CopySettings<'_>, target: &CopyTarget) -> Result<BaseW
     };
     let options = BaseOptions {
         compression: settings.compression,
-        run_bytes_max: RUN_BYTES_MAX,
+        run_bytes_max: settings.run_bytes_max,
         spill_dir: Some(settings.spill_dir.to_owned()),
         ..BaseOptions::default()
     };

@@ -354,8 +354,9 @@ impl<'s> Ingest<'s> {
                     self.caught_up_by(final_lsn);
                     self.schemas.reach(final_lsn);
                     self.apply_found().await?;
-                    self.apply_copies().await?;
                     self.close_at_cut(final_lsn).await?;
+                    // behind an exact cut: it makes a cut at the copy
+                    self.apply_copies().await?;
                     now = Instant::now();
                     self.transaction = Some(Transaction { final_lsn, commit_micros, xid, seq: 0 });
                 }
@@ -376,9 +377,9 @@ impl<'s> Ingest<'s> {
                     self.caught_up_by(mark.wal_end);
                     self.schemas.reach(mark.wal_end);
                     self.apply_found().await?;
-                    self.apply_copies().await?;
                     self.idle = Some(Standstill { lsn: mark.wal_end, token: mark.token() });
                     self.close_at_cut(mark.wal_end).await?;
+                    self.apply_copies().await?;
                     self.flush_if_due().await?;
                 }
                 _ => {}

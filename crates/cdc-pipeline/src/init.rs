@@ -26,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::commit::point_at;
-use crate::copy::{Base, BaseFile, Copied, CopySettings, CopyTarget, InitProgress, copy_tables};
+use crate::copy::{
+    Base, BaseFile, Copied, CopySettings, CopyTarget, InitProgress, RUN_BYTES_MAX, copy_tables,
+};
 use crate::init_record::InitRecord;
 use crate::lake::Lake;
 use crate::lease::Lease;
@@ -315,6 +317,7 @@ impl Attempt<'_> {
             snapshot: &slot.snapshot_name,
             store: &self.lake.store,
             workers,
+            run_bytes_max: RUN_BYTES_MAX,
             base: Base::default(),
             policy: self.settings.replication.types.policy.unrepresentable,
             compression: self.settings.lake.compression,

@@ -92,23 +92,26 @@ pub(crate) fn explain(table: &TableName, error: &Error) -> (String, String) {
     let resync = format!("`pgcdc table resync {table}`");
     let (text, remedy) = match error {
         Error::SchemaChanged { detail, .. } => (detail.clone(), None),
-        Error::Sink(source) => {
-            let text = source.to_string();
-            match text.split_once("; hint: ") {
-                Some((text, hint)) => (text.to_owned(), Some(hint.to_owned())),
-                None => (text, None),
-            }
-        }
-        other => (cdc_core::chain(other), None),
+        Error::Sink(source) => parted(source.to_string()),
+        other => parted(cdc_core::chain(other)),
     };
     let own = format!("{table}: ");
-    let reason = text.strip_prefix(&own).unwrap_or(&text).to_owned();
+    let reason = text.strip_prefix("table ").unwrap_or(&text);
+    let reason = reason.strip_prefix(&own).unwrap_or(&text).to_owned();
     let remedy = match remedy {
         Some(hint) if hint.contains(&resync) => hint,
         Some(hint) => format!("{hint}, then {resync}"),
         None => resync,
     };
     (reason, remedy)
+}
+
+/// A message and its hint.
+fn parted(text: String) -> (String, Option<String>) {
+    match text.split_once("; hint: ") {
+        Some((text, hint)) => (text.to_owned(), Some(hint.to_owned())),
+        None => (text, None),
+    }
 }
 
 #[cfg(test)]

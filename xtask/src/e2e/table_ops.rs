@@ -120,6 +120,9 @@ fn add(env: &Env<'_>) -> Result<()> {
         "ndjson",
     ])?;
     ensure!(read.lines().count() as u64 == *updates, "the other table lost changes");
+    // what it was before it was added is no part of its changes
+    let since = ["query", "-t", "public.late", "--changes-since", "0"];
+    lab.run("pgcdc-serve", &since)?.expect_code(4)?;
     let metrics = daemon.metrics()?;
     let series = "pgcdc_table_state{table=\"public.late\",state=\"streaming\"}";
     ensure!(metrics.get(series) >= 1.0, "{series} is not 1");

@@ -200,7 +200,7 @@ fn text(json: &Value, report: &StatusReport) -> String {
         ("Lag", lag),
         ("Oldest transaction", seconds(&replication["oldest_xact_age_seconds"])),
         ("Source", format!("{} {}", word(&source["database"]), word(&source["version"]))),
-        ("Tables", format!("{active} active, {excluded} excluded{}", quarantined(manifest))),
+        ("Tables", format!("{active} active, {excluded} excluded{}", standing(manifest))),
         ("Latest epoch", format!("{} (LSN: {})", manifest.epoch.0, manifest.commit_lsn)),
         ("Storage", report.root.clone()),
         ("Catalog", format!("{} {}", manifest.catalog.backend, manifest.catalog.database)),
@@ -219,17 +219,23 @@ fn text(json: &Value, report: &StatusReport) -> String {
     ])
 }
 
-/// The quarantined tables by name, if there are any.
-fn quarantined(manifest: &Manifest) -> String {
-    let stopped = manifest
-        .tables
-        .iter()
-        .filter(|(_, entry)| entry.is_active() && entry.state == Some(TableState::Quarantined));
-    let names: Vec<String> = stopped.map(|(table, _)| table.to_string()).collect();
-    match names.len() {
-        0 => String::new(),
-        count => format!(", {count} quarantined: {}", names.join(", ")),
+/// The tables by name that do not follow the stream, if there are any.
+fn standing(manifest: &Manifest) -> String {
+    let states = [
+        (TableState::Quarantined, "quarantined"),
+        (TableState::Paused, "paused"),
+        (TableState::Resyncing, "resyncing"),
+        (TableState::Snapshotting, "being added"),
+    ];
+    let mut out = String::new();
+    for (state, word) in states {
+        let found = manifest.tables.iter().filter(|(_, entry)| entry.state == Some(state));
+        let names: Vec<String> = found.map(|(table, _)| table.to_string()).collect();
+        if !names.is_empty() {
+            out.push_str(&format!(", {} {word}: {}", names.len(), names.join(", ")));
+        }
     }
+    out
 }
 
 /// What the daemon does, or why it ended.

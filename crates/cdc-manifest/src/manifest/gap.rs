@@ -13,6 +13,9 @@ use crate::wire;
 /// The reason of the gap before the oldest change that is kept.
 const PAST_RETENTION: &str = "past changelog.retention";
 
+/// The reason of the gap before a table was followed for the first time.
+const NOT_FOLLOWED: &str = "not followed before";
+
 /// A range missing from a table's changelog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gap {
@@ -79,6 +82,19 @@ impl TableEntry {
     pub fn exclude(&mut self, reason: &str, lsn_from: Lsn, epoch_from: Epoch) {
         self.stop(TableState::Paused, reason, lsn_from, epoch_from);
         (self.status, self.state) = (TableStatus::Excluded, None);
+    }
+
+    /// The table is followed for the first time from `lsn_to` on, behind the first copy of the others
+    /// at `lsn_from`: it has no changes of before.
+    pub fn begin_changes(&mut self, lsn_from: Lsn, lsn_to: Lsn, epoch_to: Epoch) {
+        self.gaps.push(Gap {
+            lsn_from,
+            lsn_to: lsn_from.max(lsn_to),
+            reason: NOT_FOLLOWED.to_owned(),
+            epoch_from: Some(Epoch(0)),
+            epoch_to: Some(epoch_to),
+            extra: Extra::new(),
+        });
     }
 
     /// The changelog is complete again behind `lsn_to`. Epoch `epoch_to` is the first with the new

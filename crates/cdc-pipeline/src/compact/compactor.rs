@@ -308,6 +308,16 @@ impl Compactor {
         self.outcome(&table, result, 0);
     }
 
+    /// Whether a table is being rewritten, or waits to be committed.
+    pub(crate) fn is_at(&self, table: &TableName) -> bool {
+        match &self.stage {
+            Stage::Preparing { table: at, .. }
+            | Stage::Ready { table: at, .. }
+            | Stage::Committing { table: at } => at == table,
+            Stage::Idle | Stage::Sweeping { .. } => false,
+        }
+    }
+
     /// The table that waits to be committed.
     pub(crate) fn ready(&self) -> Option<&TableName> {
         match &self.stage {

@@ -123,7 +123,11 @@ impl Ingest<'_> {
             self.admit(&order, reply).await;
         }
         match &self.state {
-            Some(state) if self.ops.changes.is_empty() => self.ops.copies.start_next(state),
+            Some(state) if self.ops.changes.is_empty() => {
+                // a rewrite that began before takes names of files that the copy would take
+                let compactor = &self.compactor;
+                self.ops.copies.start_next(state, |table| compactor.is_at(table))
+            }
             _ => Ok(()),
         }
     }

@@ -108,15 +108,19 @@ impl Copies {
         }
     }
 
-    /// Starts the next copy if none is at work. Its tables are not written: the manifest says so.
-    pub(crate) fn start_next(&mut self, state: &CommitState) -> Result<(), Error> {
+    /// Starts the next copy if none is at work. Its table is not written, the manifest says so; one that
+    /// `is_busy` waits.
+    pub(crate) fn start_next(
+        &mut self,
+        state: &CommitState,
+        is_busy: impl Fn(&TableName) -> bool,
+    ) -> Result<(), Error> {
         let Some(context) = self.context.as_ref().filter(|_| self.running.is_none()) else {
             return Ok(());
         };
         let now = Instant::now();
-        let Some(at) = self.waiting.iter().position(|waiting| waiting.not_before <= now) else {
-            return Ok(());
-        };
+        let is_next = |waiting: &Waiting| waiting.not_before <= now && !is_busy(&waiting.table);
+        let Some(at) = self.waiting.iter().position(is_next) else { return Ok(()) };
         let Some(Waiting { table, tries, .. }) = self.waiting.remove(at) else { return Ok(()) };
         let order = CopyOrder::of(&table, &state.manifest.value)?;
         self.number += 1;

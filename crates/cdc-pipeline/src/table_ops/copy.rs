@@ -20,7 +20,7 @@ use super::copies::Line;
 use super::{CopyEvent, Handover, Planned, form};
 use crate::Error;
 use crate::commit::CommittedTable;
-use crate::copy::{Base, CopySettings, CopyTarget, InitProgress, copy_tables};
+use crate::copy::{Base, CopySettings, CopyTarget, InitProgress, RUN_BYTES_MAX, copy_tables};
 use crate::lake::Lake;
 use crate::open_lane::LaneOpener;
 use crate::recover::iceberg_idents;
@@ -28,6 +28,11 @@ use crate::settings::{LakeSettings, ReplicationSettings};
 
 /// Heap bytes of one COPY job, when there are several workers.
 const COPY_JOB_BYTES: u64 = 256 * 1024 * 1024;
+
+/// What the sessions of a copy sort at once, all together: this part of the byte budget.
+const SORT_PART: usize = 8;
+/// Lower bound of the bytes that one of them sorts at once.
+const RUN_BYTES_MIN: usize = 1024 * 1024;
 
 /// What copies need besides their orders.
 pub(crate) struct CopyContext {
@@ -41,6 +46,14 @@ pub(crate) struct CopyContext {
     pub(crate) namespace: String,
     pub(crate) generation: u64,
     pub(crate) workers: usize,
+}
+
+impl CopyContext {
+    /// Bytes that one session of a copy sorts at once.
+    fn run_bytes_max(&self) -> usize {
+        let share = self.opener.buffer_bytes_max / SORT_PART / self.workers.max(1);
+        share.clamp(RUN_BYTES_MIN, RUN_BYTES_MAX)
+    }
 }
 
 /// A table to copy.
@@ -141,6 +154,7 @@ pub(super) async fn run(
         snapshot: &slot.snapshot_name,
         store: &context.lake.store,
         workers: context.workers,
+        run_bytes_max: context.run_bytes_max(),
         base,
         spill_dir: &crate::spool::directory(&context.settings.state_dir)?,
         policy: context.replication.types.policy.unrepresentable,

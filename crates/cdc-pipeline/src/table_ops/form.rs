@@ -23,7 +23,7 @@ pub(super) fn schema(
     let rules = SchemaRules { policy: &types.policy, declared: &declared, publishes_generated };
     let identity: Identity = fresh.identity;
     let ahead = known.ahead.as_ref();
-    if is_continued(known, source) {
+    if is_continued(&known.schema, known.source_oid, source) {
         return Ok(known.schema.recopied(source, identity, rules, ahead));
     }
     // a table that was made anew counts its attributes from 1 again
@@ -34,13 +34,62 @@ pub(super) fn schema(
 
 /// Whether attribute numbers stand for the columns that the lake knows under them: it is the same table,
 /// or one that was made anew just as it was.
-fn is_continued(known: &Loaded, source: &SourceTable) -> bool {
-    known.source_oid == Some(source.oid)
+fn is_continued(known: &TableSchema, known_oid: Option<u32>, source: &SourceTable) -> bool {
+    known_oid == Some(source.oid)
         || source.columns.iter().all(|column| {
             known
-                .schema
                 .columns
                 .iter()
                 .all(|known| (known.attnum == column.attnum) == (known.name == column.name))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use cdc_core::{
+        Generated, PgType, ReplicaIdentity, SourceColumn, TableKind, TableName, TypePolicy, oid,
+    };
+
+    use super::*;
+
+    const OID: u32 = 16_400;
+
+    fn source(oid: u32, columns: &[(&str, i16)]) -> SourceTable {
+        let column = |(name, attnum): &(&str, i16)| SourceColumn {
+            name: (*name).to_owned(),
+            attnum: *attnum,
+            pg_type: PgType::base(oid::INT4, "integer"),
+            nullable: true,
+            generated: Generated::No,
+        };
+        SourceTable {
+            oid,
+            name: TableName::new("public", "t"),
+            kind: TableKind::Table,
+            partition_root: None,
+            columns: columns.iter().map(column).collect(),
+            primary_key: vec!["id".into()],
+            replica_identity: ReplicaIdentity::Default,
+            estimated_rows: -1,
+            heap_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn columns_go_on_in_the_same_table_and_in_one_that_was_made_anew_as_it_was() {
+        let identity = Identity::PrimaryKey(vec!["id".into()]);
+        let first = source(OID, &[("id", 1), ("a", 2)]);
+        let known = TableSchema::first(&first, identity, &TypePolicy::default(), |_| None, false);
+        let cases = [
+            (OID, &[("id", 1), ("renamed", 2), ("b", 3)][..], true),
+            (OID + 1, &[("id", 1), ("a", 2)][..], true),
+            (OID + 1, &[("id", 1), ("a", 2), ("b", 3)][..], true),
+            (OID + 1, &[("id", 1), ("b", 2)][..], false),
+            (OID + 1, &[("a", 1), ("id", 2)][..], false),
+        ];
+        for (oid, columns, expected) in cases {
+            let found = is_continued(&known, Some(OID), &source(oid, columns));
+            assert_eq!(found, expected, "{oid}: {columns:?}");
+        }
+    }
 }

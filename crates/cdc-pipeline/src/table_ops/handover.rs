@@ -55,7 +55,11 @@ impl Handover {
             row_count: now.pair.current.live_rows(now.branch),
             ..known
         };
-        entry.close_gap(self.lsn, name.epoch);
+        // a table that was followed before has the gap that opened when it was not any more
+        match entry.gaps.is_empty() {
+            true => entry.begin_changes(next.source.init_lsn, self.lsn, name.epoch),
+            false => entry.close_gap(self.lsn, name.epoch),
+        }
         point_at(&mut entry, &now.pair, now.branch);
         next.tables.insert(table.clone(), entry);
         next.set_schema(schema);

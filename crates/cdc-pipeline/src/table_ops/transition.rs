@@ -199,3 +199,69 @@ fn of_known(
 fn not_now(table: &TableName, reason: &str, hint: String) -> Error {
     Error::NotNow { table: table.clone(), reason: reason.to_owned(), hint }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> TableName {
+        TableName::new("public", "t")
+    }
+
+    fn entry(state: TableState) -> TableEntry {
+        TableEntry { state: Some(state), ..TableEntry::default() }
+    }
+
+    /// What an action is for a table in a state: the word of the change, nothing, or why not.
+    fn decided(state: TableState, action: TableAction) -> String {
+        match of_known(&table(), &entry(state), action) {
+            Ok(Some(transition)) => StateChange { table: table(), transition }.word().to_owned(),
+            Ok(None) => "as it is".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn an_action_goes_with_the_state_of_its_table() {
+        use TableAction::{Pause, Remove, Resume, Resync};
+        use TableState::{Paused, Quarantined, Resyncing, Snapshotting, Streaming};
+        let cases = [
+            (Streaming, Resync, "resyncing"),
+            (Quarantined, Resync, "resyncing"),
+            (Paused, Resync, "resyncing"),
+            (Resyncing, Resync, "as it is"),
+            (Paused, Resume, "resyncing"),
+            (Resyncing, Resume, "as it is"),
+            (Streaming, Pause, "paused"),
+            (Resyncing, Pause, "paused"),
+            (Paused, Pause, "as it is"),
+            (Quarantined, Remove, "excluded"),
+            (Snapshotting, Remove, "excluded"),
+        ];
+        for (state, action, expected) in cases {
+            assert_eq!(decided(state, action), expected, "{action} of {state:?}");
+        }
+        let refused = [
+            (Streaming, Resume, "table public.t: it is not paused; hint: `pgcdc table resync"),
+            (Quarantined, Pause, "table public.t: it is quarantined"),
+            (Snapshotting, Resync, "table public.t: it is being added; hint: `pgcdc table remove"),
+        ];
+        for (state, action, expected) in refused {
+            let found = decided(state, action);
+            assert!(found.starts_with(expected), "{action} of {state:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn only_a_table_that_is_not_followed_is_added() {
+        let change = |transition| StateChange { table: table(), transition };
+        assert!(change(Transition::Add).wants_copy() && change(Transition::Resync).wants_copy());
+        assert!(
+            !change(Transition::Pause).wants_copy() && !change(Transition::Remove).wants_copy()
+        );
+        let excluded = TableEntry::excluded(&table(), "removed");
+        assert!(!is_being_added(&excluded) && !is_being_added(&entry(TableState::Snapshotting)));
+        let adding = TableEntry { state: Some(TableState::Snapshotting), ..excluded };
+        assert!(is_being_added(&adding));
+    }
+}
