@@ -127,6 +127,16 @@ pub enum Error {
         /// In the daemon's words.
         reason: String,
     },
+    /// A table changes more while it is copied than may be kept.
+    #[error(
+        "table {table}: its changes during its copy take more than {bytes_max} bytes; hint: raise `limits.buffer_bytes`, or copy it when it changes less"
+    )]
+    DeferredFull {
+        /// The table.
+        table: TableName,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// A snapshot is not behind what the stream had brought before it was made.
     #[error(
         "the snapshot of table {table} is at {lsn}, the stream had come to {received} before; hint: source.postgres.url must lead to one server only"
@@ -507,6 +517,7 @@ impl Error {
             | Error::NameCollision { .. }
             | Error::Preflight { .. }
             | Error::SchemaChanged { .. }
+            | Error::DeferredFull { .. }
             | Error::Truncated { .. } => ErrorKind::Invalid,
         }
     }

@@ -128,6 +128,7 @@ enum Action {
     Compaction(Step),
     Found(Box<Found>),
     Copy(CopyNews),
+    GiveUpCopy,
 }
 
 /// What a session starts from.
@@ -216,6 +217,8 @@ impl<'s> Ingest<'s> {
     }
 
     async fn follow(&mut self) -> Result<(), Error> {
+        // copies that the manifest names begin with the session
+        self.advance_tables().await?;
         while !self.is_drained() {
             let action = self.next_action().await?;
             self.apply(action).await?;
@@ -245,6 +248,7 @@ impl<'s> Ingest<'s> {
             () = until(due) => Ok(Action::FlushDue),
             () = until(cover_due) => Ok(Action::CoverDue),
             () = until(self.cut.held_until()) => Ok(Action::HoldOver),
+            () = until(self.ops.given_up_at()) => Ok(Action::GiveUpCopy),
             ask = self.cut.next_ask() => Ok(Action::Asked(ask)),
             step = self.compactor.next_step(), if !self.draining => {
                 Ok(Action::Compaction(step))
@@ -316,6 +320,10 @@ impl<'s> Ingest<'s> {
                 if self.transaction.is_none() { self.apply_found().await } else { Ok(()) }
             }
             Action::Copy(news) => self.copy_news(news).await,
+            Action::GiveUpCopy => {
+                self.give_up_copy().await;
+                Ok(())
+            }
             Action::FlushDue | Action::CoverDue | Action::Progress => Ok(()),
         }
     }

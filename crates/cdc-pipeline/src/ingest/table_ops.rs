@@ -3,6 +3,7 @@
 //! copy has come.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use cdc_core::{ChangePosition, Lsn, RowChange, TableName};
 use cdc_manifest::Manifest;
@@ -21,6 +22,9 @@ use crate::{Error, quarantine};
 
 /// Deferred changes: this part of the byte budget. What is more waits on the server.
 const DEFERRED_PART: usize = 4;
+/// How long it waits there for a copy to end; a stream that is not read for much longer is closed, and
+/// the other tables wait with it.
+const FULL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Table operations of a session, by how far they are.
 pub(crate) struct TableOps {
@@ -36,6 +40,10 @@ pub(crate) struct TableOps {
     /// A copy that waits for its changes to be deferred.
     planned: Option<Planned>,
     deferred: Option<Deferred>,
+    /// Where the copy stands, for what has been deferred.
+    begun: Option<Lsn>,
+    /// Since when there is no room for more of them.
+    full_since: Option<Instant>,
     /// A copy that waits for the stream.
     copied: Option<Box<Copied>>,
     /// Taken over, for the manifest with the next flush.
@@ -57,6 +65,8 @@ impl TableOps {
             copies,
             planned: None,
             deferred: None,
+            begun: None,
+            full_since: None,
             copied: None,
             handovers: Vec::new(),
         }
@@ -69,8 +79,15 @@ impl TableOps {
 
     /// Whether no more changes may be deferred within this byte budget.
     pub(super) fn is_full(&self, buffer_bytes_max: usize) -> bool {
-        // a copy that is complete waits for the stream, so the stream must go on
-        self.copied.is_none() && self.deferred_bytes() > buffer_bytes_max / DEFERRED_PART
+        // a copy that is complete, or whose position is to be noted, waits for the stream
+        self.copied.is_none()
+            && self.begun.is_none()
+            && self.deferred_bytes() > buffer_bytes_max / DEFERRED_PART
+    }
+
+    /// When the copy is given up because its table changes too much; none while there is room.
+    pub(super) fn given_up_at(&self) -> Option<Instant> {
+        self.full_since.map(|since| since + FULL_PATIENCE)
     }
 
     /// Whether changes of this relation are deferred.
@@ -98,6 +115,7 @@ impl TableOps {
 
     fn let_go(&mut self) {
         (self.planned, self.deferred, self.copied) = (None, None, None);
+        (self.begun, self.full_since) = (None, None);
     }
 }
 
@@ -112,6 +130,8 @@ impl Ingest<'_> {
 
     /// Takes up what was asked for, and starts a copy if one waits; between two flushes.
     pub(super) async fn advance_tables(&mut self) -> Result<(), Error> {
+        let is_full = self.ops.is_full(self.settings.buffer_bytes_max);
+        self.ops.full_since = is_full.then(|| self.ops.full_since.unwrap_or_else(Instant::now));
         if self.draining {
             for (_, reply) in self.ops.asked.drain(..) {
                 refuse(reply, "the daemon stops");
@@ -140,7 +160,7 @@ impl Ingest<'_> {
         let is_busy = self.ops.changes.iter().any(|change| change.table == table)
             || self.ops.handovers.iter().any(|handover| handover.table == table);
         if is_busy {
-            return refuse(reply, "its state is just being written; hint: try again");
+            return refuse(reply, "its state is just being written");
         }
         match StateChange::of(&state.manifest.value, &table, order.action) {
             Err(error) => refuse(reply, &cdc_core::chain(&error)),
@@ -167,16 +187,31 @@ impl Ingest<'_> {
         match news {
             CopyNews::Due => return Ok(()),
             CopyNews::Event(CopyEvent::Planned(planned)) => self.ops.planned = Some(planned),
+            CopyNews::Event(CopyEvent::Begun(lsn)) => self.ops.begun = Some(lsn),
             CopyNews::Event(CopyEvent::Copied(copied)) => self.ops.copied = Some(copied),
             CopyNews::Event(CopyEvent::Failed(error)) => self.copy_failed(error),
         }
         if self.transaction.is_none() { self.apply_copies().await } else { Ok(()) }
     }
 
+    /// The changes of the table that is being copied have filled their room for too long.
+    pub(super) async fn give_up_copy(&mut self) {
+        let Some(table) = self.ops.copies.at_work().cloned() else { return };
+        let bytes_max = self.settings.buffer_bytes_max / DEFERRED_PART;
+        self.ops.let_go();
+        let failed = self.ops.copies.give_up(Error::DeferredFull { table, bytes_max }).await;
+        self.note_failed(failed);
+    }
+
     /// The copy at work cannot be used. Unless it is tried again its table is told of.
     fn copy_failed(&mut self, error: Error) {
         self.ops.let_go();
-        if let Some((table, reason)) = self.ops.copies.failed(error) {
+        let failed = self.ops.copies.failed(error);
+        self.note_failed(failed);
+    }
+
+    fn note_failed(&mut self, failed: Option<(TableName, String)>) {
+        if let Some((table, reason)) = failed {
             let transition = Transition::Failed { reason };
             self.ops.changes.push(StateChange { table, transition });
             self.batch.change_schema(Instant::now());
@@ -187,9 +222,13 @@ impl Ingest<'_> {
     pub(super) async fn apply_copies(&mut self) -> Result<(), Error> {
         if let Some(Planned { oid, schema, go }) = self.ops.planned.take() {
             let policy = self.settings.replication.types.policy.unrepresentable;
+            self.lanes.expect(oid);
             self.ops.deferred = Some(Deferred::new(oid, schema, policy));
             // a copy that has ended since does not want to know
             let _ = go.send(self.progress.borrow().received);
+        }
+        if let (Some(deferred), Some(lsn)) = (&mut self.ops.deferred, self.ops.begun.take()) {
+            deferred.begin_at(lsn);
         }
         let reached = self.schemas.reached().max(self.batch.lsn_to);
         let is_reached = self.ops.copied.as_ref().is_some_and(|c| c.handover.lsn <= reached);
@@ -232,11 +271,19 @@ impl Ingest<'_> {
         at: ChangePosition,
         change: &RowChange<'_>,
     ) -> Result<(), Error> {
-        let (Some(deferred), Some(Transaction { seq, .. })) =
+        let (Some(deferred), Some(Transaction { final_lsn, seq, .. })) =
             (&mut self.ops.deferred, &mut self.transaction)
         else {
             return Ok(());
         };
+        let fits = self.lanes.fits(relation, deferred.schema());
+        if deferred.covers(*final_lsn) {
+            *seq += match fits {
+                true => deferred.sequence_numbers(change),
+                false => self.lanes.unwritten_numbers(relation, change),
+            };
+            return Ok(());
+        }
         if matches!(change, RowChange::Truncate) {
             match self.settings.replication.truncate {
                 TruncateMode::Apply => {}
@@ -250,7 +297,7 @@ impl Ingest<'_> {
                 }
             }
         }
-        if !self.lanes.fits(relation, deferred.schema()) {
+        if !fits {
             *seq += self.lanes.unwritten_numbers(relation, change);
             deferred.spoil(Error::SchemaChanged {
                 table: deferred.table().clone(),

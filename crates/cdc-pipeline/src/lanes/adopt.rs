@@ -33,6 +33,11 @@ impl Lanes {
         })
     }
 
+    /// A relation of which nobody needs to be told that it is not followed: it is about to be.
+    pub(crate) fn expect(&mut self, oid: u32) {
+        self.ignored.insert(oid);
+    }
+
     /// Follows a copied table. No transaction is open, and no lane of the table. Gives the changes
     /// behind the copy.
     pub(crate) async fn adopt(&mut self, adopted: Adopted) -> Result<u64, Error> {

@@ -29,6 +29,8 @@ const CHANGED_TRIES_MAX: u32 = 10;
 pub(crate) enum CopyEvent {
     /// The schema is known: changes are to be deferred from now on.
     Planned(Planned),
+    /// The position of the copy is known.
+    Begun(Lsn),
     /// The copy is in the Iceberg tables.
     Copied(Box<Copied>),
     /// It did not come to its end.
@@ -166,6 +168,17 @@ impl Copies {
         None
     }
 
+    /// Ends the copy at work for a reason of ours, which is judged as its own would be.
+    pub(crate) async fn give_up(&mut self, error: Error) -> Option<(TableName, String)> {
+        if let Some(Running { job, .. }) = &mut self.running {
+            self.number += 1;
+            job.abort();
+            // it has ended by itself, or by this
+            let _ = job.await;
+        }
+        self.failed(error)
+    }
+
     /// Ends the copy of a table, wherever it is.
     pub(crate) async fn cancel(&mut self, table: &TableName) {
         self.waiting.retain(|waiting| waiting.table != *table);
@@ -219,9 +232,49 @@ impl Drop for Copies {
     }
 }
 
+/// Whether another try may do better.
 fn is_tried_again(error: &Error, tries: u32) -> bool {
     match error {
         Error::SchemaChanged { .. } => tries < CHANGED_TRIES_MAX,
         _ => matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unreachable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> TableName {
+        TableName::new("public", "t")
+    }
+
+    #[test]
+    fn a_copy_is_tried_again_where_that_may_do_better() {
+        let changed = || Error::SchemaChanged { table: table(), detail: "why".into() };
+        assert!(is_tried_again(&changed(), 0) && !is_tried_again(&changed(), CHANGED_TRIES_MAX));
+        let passing = [
+            Error::StreamEnded,
+            Error::TableMoved { table: table() },
+            Error::OutcomeUnknown { table: table() },
+        ];
+        assert!(passing.iter().all(|error| is_tried_again(error, 1000)));
+        let refused = Error::TableRefused {
+            table: table(),
+            reason: "no replica identity".into(),
+            hint: "add a primary key".into(),
+        };
+        let full = Error::DeferredFull { table: table(), bytes_max: 7 };
+        assert!(!is_tried_again(&refused, 0) && !is_tried_again(&full, 0));
+        assert_eq!(explain(&table(), &refused).0, "no replica identity");
+    }
+
+    #[tokio::test]
+    async fn a_table_waits_once_and_not_after_it_is_cancelled() {
+        let mut copies = Copies::new(None);
+        copies.want(table());
+        copies.want(table());
+        assert_eq!((copies.waiting.len(), copies.at_work()), (1, None));
+        copies.cancel(&table()).await;
+        assert!(copies.waiting.is_empty());
     }
 }

@@ -137,6 +137,7 @@ pub(super) async fn run(
         // the stream comes from another server than the rows would
         return Err(Error::SnapshotBehind { table: order.table, lsn, received });
     }
+    line.tell(CopyEvent::Begun(lsn)).await;
     // the snapshot's session has a lock on the table: what it is now, it stays until it is copied
     let again = find(context, &control, &order.table).await?;
     if !is_same(&again.source, &found.source) {

@@ -14,9 +14,14 @@ use crate::Error;
 pub(crate) struct Deferred {
     table: TableName,
     oid: u32,
+    policy: UnrepresentablePolicy,
     buffer: ChangeBuffer,
     chunks: Vec<Chunk>,
     chunk_bytes: usize,
+    /// The position of the copy, once known: transactions below need not be kept.
+    from: Lsn,
+    /// End of the last transaction that came.
+    last_end: Lsn,
     /// Why the open transaction cannot be used.
     open_misfit: Option<Error>,
     /// The same of the last such transaction, with its end.
@@ -33,9 +38,12 @@ impl Deferred {
         Deferred {
             table: schema.table.clone(),
             oid,
+            policy,
             buffer: ChangeBuffer::new(schema, policy),
             chunks: Vec::new(),
             chunk_bytes: 0,
+            from: Lsn::ZERO,
+            last_end: Lsn::ZERO,
             open_misfit: None,
             misfit: None,
         }
@@ -54,6 +62,27 @@ impl Deferred {
     /// The schema that the changes must have.
     pub(crate) fn schema(&self) -> &Arc<TableSchema> {
         self.buffer.schema()
+    }
+
+    /// The copy stands at `lsn`. No transaction is open: what has gathered below goes.
+    pub(crate) fn begin_at(&mut self, lsn: Lsn) {
+        self.from = lsn;
+        if self.last_end <= lsn {
+            let schema = Arc::clone(self.buffer.schema());
+            self.buffer = ChangeBuffer::new(schema, self.policy);
+            self.chunks.clear();
+            (self.chunk_bytes, self.misfit) = (0, None);
+        }
+    }
+
+    /// Whether the copy certainly has a transaction, by the LSN of its commit record.
+    pub(crate) fn covers(&self, final_lsn: Lsn) -> bool {
+        final_lsn < self.from
+    }
+
+    /// How many sequence numbers a change would use.
+    pub(crate) fn sequence_numbers(&self, change: &RowChange<'_>) -> u64 {
+        self.buffer.sequence_numbers(change)
     }
 
     /// Adds a change and gives how many sequence numbers it used. A change that cannot be kept spoils
@@ -86,6 +115,7 @@ impl Deferred {
     /// Ends the open transaction.
     pub(crate) fn commit(&mut self, end_lsn: Lsn) {
         self.buffer.commit(end_lsn);
+        self.last_end = end_lsn;
         if let Some(error) = self.open_misfit.take() {
             self.misfit = Some((end_lsn, error));
         }
@@ -181,6 +211,27 @@ mod tests {
             let kept = deferred.above(Lsn(lsn), Epoch(9)).unwrap();
             assert_eq!(rows(&kept), expected, "behind {lsn}");
         }
+    }
+
+    #[test]
+    fn nothing_below_the_copy_is_kept_once_its_position_is_known() {
+        let mut deferred = deferred();
+        transaction(&mut deferred, 10, &["1", "no number"]);
+        transaction(&mut deferred, 20, &["2", "3"]);
+        deferred.begin_at(Lsn(25));
+        assert_eq!(deferred.memory_bytes(), 0);
+        assert!(deferred.covers(Lsn(24)) && !deferred.covers(Lsn(25)));
+        transaction(&mut deferred, 30, &["4"]);
+        assert_eq!(rows(&deferred.above(Lsn(25), Epoch(9)).unwrap()), 1);
+    }
+
+    #[test]
+    fn what_gathered_on_both_sides_of_the_copy_is_parted_at_the_end() {
+        let mut deferred = deferred();
+        transaction(&mut deferred, 10, &["1"]);
+        transaction(&mut deferred, 30, &["2", "3"]);
+        deferred.begin_at(Lsn(20));
+        assert_eq!(rows(&deferred.above(Lsn(20), Epoch(9)).unwrap()), 2);
     }
 
     #[test]
