@@ -8,7 +8,9 @@ use cdc_governance::decide;
 use cdc_iceberg::TableIdent;
 use cdc_manifest::{Manifest, layout};
 use cdc_sink::DeltaWriter;
-use cdc_wal::{Control, CopyPlanOptions, CopyTable, PublicationState, SlotSpec, Source};
+use cdc_wal::{
+    Control, CopyJob, CopyPlanOptions, CopyTable, PublicationState, SlotSnapshot, SlotSpec, Source,
+};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path as ObjectPath;
@@ -150,22 +152,7 @@ pub(super) async fn run(
     let jobs = control.plan_copy(&wanted, options).await?;
     control.close().await;
     let base = Base { epoch: order.epoch, attempt: free_attempt(context, &order).await? };
-    let settings = CopySettings {
-        source: &context.source,
-        snapshot: &slot.snapshot_name,
-        store: &context.lake.store,
-        workers: context.workers,
-        run_bytes_max: context.run_bytes_max(),
-        base,
-        spill_dir: &crate::spool::directory(&context.settings.state_dir)?,
-        policy: context.replication.types.policy.unrepresentable,
-        compression: context.settings.compression,
-        progress: &Unwatched,
-        stop: CancellationToken::new(),
-    };
-    let targets = [(order.table.clone(), CopyTarget::new(Arc::clone(&schema)))].into();
-    let mut copied = copy_tables(&settings, &targets, jobs).await?;
-    let copied = copied.remove(&order.table).unwrap_or_default();
+    let copied = copy_rows(context, &schema, &slot, base, jobs).await?;
     if let Err(error) = slot.lease.release().await {
         tracing::warn!(error = cdc_core::chain(&error), "snapshot session ended early");
     }
@@ -193,10 +180,36 @@ pub(super) async fn run(
     Ok(Copied { handover, writer })
 }
 
+/// All rows that the snapshot has, in base files.
+async fn copy_rows(
+    context: &CopyContext,
+    schema: &Arc<TableSchema>,
+    slot: &SlotSnapshot,
+    base: Base,
+    jobs: Vec<CopyJob>,
+) -> Result<crate::copy::Copied, Error> {
+    let settings = CopySettings {
+        source: &context.source,
+        snapshot: &slot.snapshot_name,
+        store: &context.lake.store,
+        workers: context.workers,
+        run_bytes_max: context.run_bytes_max(),
+        base,
+        spill_dir: &crate::spool::directory(&context.settings.state_dir)?,
+        policy: context.replication.types.policy.unrepresentable,
+        compression: context.settings.compression,
+        progress: &Unwatched,
+        stop: CancellationToken::new(),
+    };
+    let table = &schema.table;
+    let targets = [(table.clone(), CopyTarget::new(Arc::clone(schema)))].into();
+    let mut copied = copy_tables(&settings, &targets, jobs).await?;
+    Ok(copied.remove(table).unwrap_or_default())
+}
+
 /// Has the ingest loop defer the table's changes, and waits until it does; gives how far the stream had
-/// been received by then. A slot that is made later
-/// begins behind every transaction that the loop had taken by then, so each transaction of the table
-/// is in the snapshot or among the deferred ones.
+/// been received by then. A slot that is made later begins behind every transaction that the loop had
+/// taken, so each transaction of the table is in the snapshot or among the deferred ones.
 async fn defer(source: &SourceTable, schema: &Arc<TableSchema>, line: &Line) -> Result<Lsn, Error> {
     let (go, deferred) = oneshot::channel();
     let planned = Planned { oid: source.oid, schema: Arc::clone(schema), go };
