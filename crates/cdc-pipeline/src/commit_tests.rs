@@ -34,7 +34,7 @@ use crate::upkeep::Kept;
 
 /// What a [`Lossy`] store does to the next writes of manifest.json.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Loss {
+pub(crate) enum Loss {
     /// The write is done, its reply lost.
     Reply,
     /// The request is lost.
@@ -44,7 +44,7 @@ enum Loss {
 }
 
 #[derive(Debug)]
-struct Lossy {
+pub(crate) struct Lossy {
     inner: InMemory,
     loss: Loss,
     left: AtomicU32,
@@ -165,7 +165,7 @@ fn manifest() -> Manifest {
 
 /// A lake whose generation this daemon has raised, over a store that loses `left` manifest writes
 /// from now on.
-async fn taken_over(loss: Loss, left: u32) -> (CommitState, Arc<Lossy>) {
+pub(crate) async fn taken_over(loss: Loss, left: u32) -> (CommitState, Arc<Lossy>) {
     let lossy = Arc::new(Lossy { inner: InMemory::new(), loss, left: AtomicU32::new(0) });
     let location = LakeLocation::from_uri("memory://lake");
     let store = LakeStore::new(Arc::clone(&lossy) as Arc<dyn ObjectStore>, location);
@@ -194,7 +194,8 @@ async fn taken_over(loss: Loss, left: u32) -> (CommitState, Arc<Lossy>) {
     (state, lossy)
 }
 
-fn batch(epoch: u64) -> BatchName {
+/// The batch of an epoch: epoch `n` ends at LSN `0x1000 (n + 1)`.
+pub(crate) fn batch(epoch: u64) -> BatchName {
     BatchName {
         id: Uuid::now_v7(),
         epoch: Epoch(epoch),
@@ -204,7 +205,7 @@ fn batch(epoch: u64) -> BatchName {
     }
 }
 
-async fn stored(state: &CommitState) -> Manifest {
+pub(crate) async fn stored(state: &CommitState) -> Manifest {
     state.lake.manifests.require().await.unwrap().value
 }
 

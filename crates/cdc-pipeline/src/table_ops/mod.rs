@@ -21,6 +21,8 @@ mod deferred;
 mod form;
 mod handover;
 mod publish;
+#[cfg(test)]
+mod state_tests;
 mod transition;
 
 pub use command::{TableChanged, TableOpSettings, change_table};
