@@ -152,12 +152,13 @@ pub enum TableState {
     Quarantined,
 }
 
-/// One table. An excluded one has status, epochs, path and reason only.
+/// One table. An excluded one has status, epochs, path and reason only; one that was removed keeps what
+/// names its files and columns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TableEntry {
     /// Whether it is followed.
     pub status: TableStatus,
-    /// Absent when excluded.
+    /// Absent when excluded, but where the first copy is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<TableState>,
     /// Tags of the configuration, sorted.
@@ -203,7 +204,7 @@ pub struct TableEntry {
     /// partition root that of its leaves together); as it was when the schema was last compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_filenode: Option<u64>,
-    /// Why it is excluded, or quarantined.
+    /// Why it is excluded, or does not follow the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// `iceberg`.

@@ -186,6 +186,8 @@ fn from_columns(name: &str, args: &str) -> Result<Command, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::TableOrder;
+    use crate::table_ops::TableAction;
     use cdc_core::Lsn;
 
     fn store() -> (tempfile::TempDir, ControlStore) {
@@ -212,6 +214,16 @@ mod tests {
         assert!(daemon.take().unwrap().is_none());
         daemon.answer(second, &Err("no".into())).unwrap();
         assert_eq!(client.answered(second).unwrap(), Some(Err("no".into())));
+    }
+
+    #[test]
+    fn a_table_order_reads_as_the_documentation_has_it() {
+        let order = TableOrder { table: "public.t".into(), action: TableAction::Resync };
+        let (name, args) = to_columns(&Command::Table(order.clone())).unwrap();
+        let args: Value = serde_json::from_str(&args).unwrap();
+        assert_eq!(name, "table");
+        assert_eq!(args, json!({ "table": "public.t", "action": "resync" }));
+        assert_eq!(from_columns(&name, &args.to_string()), Ok(Command::Table(order)));
     }
 
     #[test]
