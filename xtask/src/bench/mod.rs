@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: ratios, not absolute numbers. Every contender does the same work on the
 //! same server in one run, one after the other; the median of several rounds counts.
 
+mod compact;
 mod debezium;
 mod measure;
 mod query;
@@ -9,6 +10,7 @@ mod restart;
 mod snapshot;
 mod source;
 mod stream;
+mod updates;
 
 use std::path::PathBuf;
 
@@ -34,6 +36,10 @@ enum What {
     Query(Options),
     /// From a crash to the first new commit
     Restart(Options),
+    /// Compaction, beside DuckDB's sorted copy of the same rows, and a scan before and after
+    Compact(Options),
+    /// The same updates in a table of this many rows and in one of ten times as many
+    Updates(Options),
 }
 
 /// Sizes and rounds of a benchmark.
@@ -77,6 +83,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::Stream(options) => ("stream", &options.common),
         What::Query(options) => ("query", options),
         What::Restart(options) => ("restart", options),
+        What::Compact(options) => ("compact", options),
+        What::Updates(options) => ("updates", options),
     };
     setup::ensure(&Majors::one(options.pg))?;
     let bins = repo::build_binaries(Profile::Release)?;
@@ -88,6 +96,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::Stream(options) => stream::run(options, &bins)?,
         What::Query(options) => query::run(options, &bins)?,
         What::Restart(options) => restart::run(options, &bins)?,
+        What::Compact(options) => compact::run(options, &bins)?,
+        What::Updates(options) => updates::run(options, &bins)?,
     };
     report.print();
     report.write(&options.out(name))

@@ -61,8 +61,8 @@ fn measure(lab: &Lab, options: &Options, name: &str, question: &str) -> Result<S
     let ours = question.replace("{t}", &format!("public.{TABLE}"));
     let mut costs: [Vec<Cost>; 3] = Default::default();
     for _ in 0..options.rounds {
-        costs[0].push(duck(lab, "parquet", metadata, question)?);
-        costs[1].push(duck(lab, "iceberg", metadata, question)?);
+        costs[0].push(duck(lab, Files::Parquet, metadata, question)?);
+        costs[1].push(duck(lab, Files::Iceberg, metadata, question)?);
         let args = ["query", "--sql", &ours, "-f", "csv"];
         costs[2].push(cost_of(&mut lab.command("pgcdc-serve", &args))?);
     }
@@ -75,11 +75,29 @@ fn measure(lab: &Lab, options: &Options, name: &str, question: &str) -> Result<S
     Ok(Section::new(name, options.rows, 0, medians?))
 }
 
+/// What DuckDB reads.
+#[derive(Clone, Copy)]
+pub(super) enum Files {
+    /// All Parquet files of the table.
+    Parquet,
+    /// The rows that its Iceberg snapshot has.
+    Iceberg,
+}
+
+impl Files {
+    fn word(self) -> &'static str {
+        match self {
+            Files::Parquet => "parquet",
+            Files::Iceberg => "iceberg",
+        }
+    }
+}
+
 /// The time that DuckDB itself takes, without the start of Python.
-fn duck(lab: &Lab, how: &str, metadata: &str, question: &str) -> Result<Cost> {
+pub(super) fn duck(lab: &Lab, files: Files, metadata: &str, question: &str) -> Result<Cost> {
     let mut python = shell::command(setup::interpreter()?);
     python.arg("-B").arg(repo::root().join("xtask/readers/duck_time.py"));
-    python.arg(setup::duckdb_extensions()?).arg(how);
+    python.arg(setup::duckdb_extensions()?).arg(files.word());
     python.arg(lab.lake().join(format!("public.{TABLE}"))).arg(metadata).arg(question);
     let out = shell::stdout(&mut python)?;
     let cost: serde_json::Value = serde_json::from_str(&out)?;

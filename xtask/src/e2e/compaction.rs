@@ -182,7 +182,6 @@ fn in_the_daemon(env: &Env<'_>) -> Result<()> {
             head.and_then(|head| head["summary"]["total-data-files"].as_str()?.parse::<u64>().ok());
         Ok(files.is_some_and(|files| files < 10))
     })?;
-    lab.expect_equal(Expected::Changes(&oracle.counts()?))?;
     // only a command makes complete bases
     ensure!(base(&lab.manifest()?) == first, "base_epoch moved");
     // each index once, when its first change came
@@ -193,6 +192,8 @@ fn in_the_daemon(env: &Env<'_>) -> Result<()> {
     ensure!(metrics.get("pgcdc_compact_staleness_seconds") < 60.0, "stale");
     lab.pgcdc(&["verify"])?.expect_code(0)?;
     daemon.stop()?;
+    // while a run commits, catalog and manifest differ for a moment
+    lab.expect_equal(Expected::Changes(&oracle.counts()?))?;
     lab.expect_no_leftovers()
 }
 
@@ -239,9 +240,9 @@ fn beside_the_stream(env: &Env<'_>) -> Result<()> {
     ensure!(bases >= expected, "only {bases} complete bases were seen");
     println!("     {bases} complete bases and {reads} reads beside the load");
     lab.settle(&daemon)?;
-    lab.expect_equal(Expected::Changes(&oracle.counts()?))?;
     lab.pgcdc(&["verify"])?.expect_code(0)?;
-    daemon.stop()
+    daemon.stop()?;
+    lab.expect_equal(Expected::Changes(&oracle.counts()?)).map(|_| ())
 }
 
 /// Reads manifests until `is_over`; counts how often a complete base was replaced.

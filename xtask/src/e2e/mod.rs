@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// PostgreSQL majors, comma separated, or `all` (14 to 18)
     #[arg(long, default_value = "15,18")]
     pg: Majors,
+    /// Run what does not depend on the server's version on the first major only
+    #[arg(long)]
+    once: bool,
     /// Print the names and run nothing
     #[arg(long)]
     list: bool,
@@ -82,13 +85,14 @@ enum Part {
 const OUTAGE_SECS: u64 = 20;
 
 impl Args {
-    /// All scenarios on these majors, with the binaries that the tests were built with: other
+    /// All scenarios on these majors, those that do not depend on the server's version once, with the binaries that the tests were built with: other
     /// features would mean another build of everything below them.
     pub(crate) fn all_on(pg: Majors) -> Self {
         Self {
             part: None,
             filter: None,
             pg,
+            once: true,
             list: false,
             release: false,
             built: true,
@@ -101,40 +105,52 @@ impl Args {
 /// One expectation, proved on a server.
 type Scenario = (&'static str, fn(&Env<'_>) -> Result<()>);
 
+/// On how many majors a scenario is needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needed {
+    /// It proves something of what the server does.
+    EachMajor,
+    /// What it proves lies with our own programs and the store.
+    Once,
+}
+use Needed::{EachMajor, Once};
+
 /// All scenarios, the cheap ones first.
-fn scenarios() -> impl Iterator<Item = Scenario> {
-    [
-        workload::SCENARIOS,
-        query::SCENARIOS,
-        promotion::SCENARIOS,
-        edges::SCENARIOS,
-        types::SCENARIOS,
-        evolution::SCENARIOS,
-        verify::SCENARIOS,
-        bad_input::SCENARIOS,
-        quarantine::SCENARIOS,
-        server::SCENARIOS,
-        identity::SCENARIOS,
-        fencing::SCENARIOS,
-        recovery::SCENARIOS,
-        connection::SCENARIOS,
-        crash::SCENARIOS,
-        stops::SCENARIOS,
-        network::SCENARIOS,
-        storm::SCENARIOS,
-        transactions::SCENARIOS,
-        streamed::SCENARIOS,
-        table_ops::SCENARIOS,
-        memory::SCENARIOS,
-        metrics::SCENARIOS,
-        upkeep::SCENARIOS,
-        compaction::SCENARIOS,
-        s3::SCENARIOS,
-        s3_faults::SCENARIOS,
-    ]
-    .into_iter()
-    .flatten()
-    .copied()
+const SCENARIOS: &[(Needed, &[Scenario])] = &[
+    (EachMajor, workload::SCENARIOS),
+    (Once, query::SCENARIOS),
+    (Once, promotion::SCENARIOS),
+    (EachMajor, edges::SCENARIOS),
+    (EachMajor, types::SCENARIOS),
+    (EachMajor, evolution::SCENARIOS),
+    (EachMajor, table_ops::SCENARIOS),
+    (Once, verify::SCENARIOS),
+    (EachMajor, bad_input::SCENARIOS),
+    (EachMajor, quarantine::SCENARIOS),
+    (EachMajor, server::SCENARIOS),
+    (EachMajor, identity::SCENARIOS),
+    (Once, fencing::SCENARIOS),
+    (EachMajor, recovery::SCENARIOS),
+    (EachMajor, connection::SCENARIOS),
+    (Once, crash::SCENARIOS),
+    (Once, stops::SCENARIOS),
+    (Once, network::SCENARIOS),
+    (EachMajor, storm::SCENARIOS),
+    (EachMajor, transactions::SCENARIOS),
+    (EachMajor, streamed::SCENARIOS),
+    (Once, memory::SCENARIOS),
+    (Once, metrics::SCENARIOS),
+    (Once, upkeep::SCENARIOS),
+    (Once, compaction::SCENARIOS),
+    (Once, s3::SCENARIOS),
+    (Once, s3_faults::SCENARIOS),
+];
+
+fn scenarios() -> impl Iterator<Item = (Needed, Scenario)> {
+    let of_group = |(needed, group): &'static (Needed, &'static [Scenario])| {
+        group.iter().map(|scenario| (*needed, *scenario))
+    };
+    SCENARIOS.iter().flat_map(of_group)
 }
 
 /// What a scenario is given.
@@ -232,11 +248,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(Part::KillMatrix(args)) = &args.part {
         return kill::run(args);
     }
-    let chosen: Vec<Scenario> = scenarios()
-        .filter(|(name, _)| args.filter.as_ref().is_none_or(|part| name.contains(part.as_str())))
+    let chosen: Vec<(Needed, Scenario)> = scenarios()
+        .filter(|(_, (name, _))| {
+            args.filter.as_ref().is_none_or(|part| name.contains(part.as_str()))
+        })
         .collect();
     if args.list {
-        for (name, _) in &chosen {
+        for (_, (name, _)) in &chosen {
             println!("{name}");
         }
         return Ok(());
@@ -254,9 +272,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let full = args.full || std::env::var_os("PGCDC_E2E_FULL").is_some_and(|wish| wish == "1");
     let given = Given { bins: &bins, s3: &s3, outage, full };
     let (mut passed, mut failed) = (0, Vec::new());
-    for major in args.pg.iter() {
+    for (number, major) in args.pg.iter().enumerate() {
         let cluster = Cluster::start(major, Tuning::Tests, "")?;
-        for scenario in &chosen {
+        for (needed, scenario) in &chosen {
+            if args.once && number > 0 && *needed == Once {
+                continue;
+            }
             match run_one(*scenario, &cluster, &given) {
                 true => passed += 1,
                 false => failed.push(format!("{major}/{}", scenario.0)),

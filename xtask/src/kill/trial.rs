@@ -22,6 +22,8 @@ use crate::shell;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Rounds of work in which a point must have been reached.
 const ROUNDS_MAX: u64 = 60;
+/// The same where a point lies in compaction, which comes now and then.
+const COMPACTION_ROUNDS_MAX: u64 = 300;
 
 /// Where a lake is, and the proxy before it.
 type Place = (Storage, Option<FaultProxy>);
@@ -116,6 +118,11 @@ impl Trial<'_> {
         Ok(lab)
     }
 
+    /// Rounds of load within which the point must be hit.
+    fn rounds_max(&self) -> u64 {
+        if self.point.is_compaction() { COMPACTION_ROUNDS_MAX } else { ROUNDS_MAX }
+    }
+
     /// Each trial meets other faults, and the same ones each time.
     fn seed(&self) -> u64 {
         let bytes = self.name().into_bytes();
@@ -187,7 +194,11 @@ impl Trial<'_> {
         let first = work.rounds();
         while !is_hit(&daemon) && daemon.try_wait()?.is_none() {
             let tried = work.rounds() - first;
-            ensure!(tried < ROUNDS_MAX, "never hit in {tried} rounds:\n{}", daemon.log_end());
+            ensure!(
+                tried < self.rounds_max(),
+                "never hit in {tried} rounds:\n{}",
+                daemon.log_end()
+            );
             work.round()?;
         }
         ensure!(is_hit(&daemon), "ended before its point:\n{}", daemon.log_end());
