@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use cdc_core::{Epoch, Lsn, TableName, TableSchema, failpoint};
 use cdc_iceberg::{
-    Branch, CommitKind, CommitOutcome, DataFile, PositionDeletes, Remove, Stamp, TableChange,
-    TablePair, changes_schema, current_schema, data_file_from_parquet, write_position_deletes,
+    Branch, CommitKind, CommitOutcome, DataFile, PositionDeletes, Remove, Stamp, Table,
+    TableChange, TablePair, changes_schema, current_schema, data_file_from_parquet,
+    write_position_deletes,
 };
 use cdc_manifest::{Manifest, TableEntry, Versioned};
 use cdc_sink::{DeltaOutput, EncodedFile};
@@ -347,6 +348,22 @@ impl CommitState {
     fn stamp(&self, name: &BatchName, output: &DeltaOutput) -> Stamp {
         let kind = if output.truncate { CommitKind::Truncate } else { CommitKind::Flush };
         self.stamp_of(name, kind)
+    }
+
+    /// The stamp of a commit that changes no row of an Iceberg table: it stands where the table stands.
+    pub(crate) fn standing_stamp(&self, table: &Table, kind: CommitKind) -> Stamp {
+        let branch = self.lake.branch;
+        let before = table.head(branch).and_then(|snapshot| Stamp::of(snapshot));
+        let covered = table.newest_lsn_to(branch).unwrap_or(Lsn::ZERO);
+        Stamp {
+            kind,
+            epoch: before.as_ref().map_or(self.manifest.value.epoch, |stamp| stamp.epoch),
+            lsn_from: covered,
+            lsn_to: covered,
+            commit_ts: before.and_then(|stamp| stamp.commit_ts),
+            batch_id: Uuid::now_v7(),
+            generation: self.fence.generation,
+        }
     }
 
     pub(crate) fn stamp_of(&self, name: &BatchName, kind: CommitKind) -> Stamp {

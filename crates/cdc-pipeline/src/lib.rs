@@ -44,6 +44,7 @@ mod refs;
 mod register;
 mod settings;
 mod spool;
+mod state_db;
 mod status;
 mod table_ops;
 mod teardown;

@@ -21,13 +21,9 @@ pub(super) fn run(options: &Options, bins: &Path) -> Result<Report> {
     setup::ensure_readers()?;
     let cluster = Cluster::start(options.pg, Tuning::Bench, "")?;
     let dir = tempfile::Builder::new().prefix("pgcdc-bench-").tempdir()?;
-    let database = cluster.create_database("bench")?;
-    source::create(&database)?;
-    database.execute(&source::insert(1, options.rows))?;
-    let mut lab = Lab::new(bins, &dir.path().join("lab"), database)?;
+    let mut lab = source::lab(&cluster, bins, &dir.path().join("lab"), "bench", options.rows)?;
     // the daemon leaves the work to the command
     lab.set("compaction.interval_sec", 0.into())?;
-    lab.create_sentinel()?;
     lab.init()?;
     let copy = format!(
         "COPY (SELECT * FROM {{t}} ORDER BY id) TO '{}' (FORMAT parquet, COMPRESSION zstd)",

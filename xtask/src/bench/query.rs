@@ -33,11 +33,7 @@ pub(super) fn run(options: &Options, bins: &Path) -> Result<Report> {
     setup::ensure_readers()?;
     let cluster = Cluster::start(options.pg, Tuning::Bench, "")?;
     let dir = tempfile::Builder::new().prefix("pgcdc-bench-").tempdir()?;
-    let database = cluster.create_database("bench")?;
-    source::create(&database)?;
-    database.execute(&source::insert(1, options.rows))?;
-    let lab = Lab::new(bins, dir.path(), database)?;
-    lab.create_sentinel()?;
+    let lab = source::lab(&cluster, bins, dir.path(), "bench", options.rows)?;
     lab.init()?;
     let daemon = lab.start()?;
     lab.database().execute(&format!(

@@ -18,13 +18,9 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 pub(super) fn run(options: &Options, bins: &Path) -> Result<Report> {
     let cluster = Cluster::start(options.pg, Tuning::Bench, "")?;
-    let database = cluster.create_database("bench")?;
-    source::create(&database)?;
-    database.execute(&source::insert(1, options.rows))?;
     let dir = tempfile::Builder::new().prefix("pgcdc-bench-").tempdir()?;
-    let mut lab = Lab::new(bins, &dir.path().join("lab"), database)?;
+    let mut lab = source::lab(&cluster, bins, &dir.path().join("lab"), "bench", options.rows)?;
     lab.set("flush.interval_sec", 1.into())?;
-    lab.create_sentinel()?;
     lab.init()?;
     let (mut kept, mut lost) = (Vec::new(), Vec::new());
     for round in 0..options.rounds {

@@ -1,11 +1,13 @@
 //! The table that benchmarks copy and change: ten columns of the types that real tables have.
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::pg::Database;
+use crate::lab::Lab;
+use crate::pg::{Cluster, Database};
 
 /// The table's name, as SQL takes it.
 pub(super) const TABLE: &str = "orders";
@@ -35,6 +37,22 @@ pub(super) fn insert(from: u64, to: u64) -> String {
              i % 5 = 0, CASE WHEN i % 10 <> 0 THEN md5((i * 3)::text)::uuid END
          FROM generate_series({from}::bigint, {to}) i;\n"
     )
+}
+
+/// A lab in `dir` over a database of this name with `rows` rows in the table, not initialised yet.
+pub(super) fn lab(
+    cluster: &Cluster,
+    bins: &Path,
+    dir: &Path,
+    name: &str,
+    rows: u64,
+) -> Result<Lab> {
+    let database = cluster.create_database(name)?;
+    create(&database)?;
+    database.execute(&insert(1, rows))?;
+    let lab = Lab::new(bins, dir, database)?;
+    lab.create_sentinel()?;
+    Ok(lab)
 }
 
 /// `psql` with one command in a session with pinned settings, ready to be measured.

@@ -10,7 +10,6 @@ use super::Options;
 use super::measure::{Cost, cpu_seconds};
 use super::report::{Report, Section};
 use super::source::{self, TABLE};
-use crate::lab::Lab;
 use crate::pg::{Cluster, Tuning};
 
 /// How much larger the large table is.
@@ -36,13 +35,10 @@ pub(super) fn run(options: &Options, bins: &Path) -> Result<Report> {
 /// The daemon's cost of one round of updates that wait in the log when it starts.
 fn measure(options: &Options, bins: &Path, cluster: &Cluster, rows: u64) -> Result<Cost> {
     let dir = tempfile::Builder::new().prefix("pgcdc-bench-").tempdir()?;
-    let database = cluster.create_database(&format!("updates_{rows}"))?;
-    source::create(&database)?;
-    database.execute(&source::insert(1, rows))?;
-    let mut lab = Lab::new(bins, &dir.path().join("lab"), database)?;
+    let name = format!("updates_{rows}");
+    let mut lab = source::lab(cluster, bins, &dir.path().join("lab"), &name, rows)?;
     lab.set("compaction.interval_sec", 0.into())?;
     lab.set("flush.interval_sec", 1.into())?;
-    lab.create_sentinel()?;
     lab.init()?;
     let every = (rows / UPDATES).max(1);
     let mut runs = Vec::new();

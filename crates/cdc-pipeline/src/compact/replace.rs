@@ -12,13 +12,12 @@ use std::collections::BTreeSet;
 
 use cdc_core::{TableName, failpoint};
 use cdc_iceberg::{
-    CommitKind, DataFile, Remove, Stamp, TableChange, live_files, load_deleted_rows,
+    CommitKind, DataFile, Remove, TableChange, live_files, load_deleted_rows,
     write_position_deletes,
 };
 use cdc_manifest::Manifest;
 use cdc_sink::index::{IndexPatch, Record};
 use cdc_sink::index_identity;
-use uuid::Uuid;
 
 use super::prepare::{Prepared, Rewrite};
 use super::remap::remap;
@@ -214,7 +213,7 @@ impl CommitState {
             remove: Remove::Files(removed_files),
             retention: self.kept.of_current(table, &self.manifest.value),
             ..TableChange::row_delta(
-                self.compact_stamp(table),
+                self.standing_stamp(current, CommitKind::Compact),
                 self.lake.branch,
                 rewrite.data_files,
                 delete_files,
@@ -227,22 +226,5 @@ impl CommitState {
             directory: rewrite.directory,
             compacted,
         })
-    }
-
-    /// The stamp of a commit that changes no row: it stands where the table stands.
-    fn compact_stamp(&self, table: &TableName) -> Stamp {
-        let committed = self.tables.get(table);
-        let head = committed.and_then(|table| table.pair.current.head(table.branch));
-        let before = head.and_then(|snapshot| Stamp::of(snapshot));
-        let covered = committed.map_or(cdc_core::Lsn::ZERO, |table| table.covered());
-        Stamp {
-            kind: CommitKind::Compact,
-            epoch: before.as_ref().map_or(self.manifest.value.epoch, |stamp| stamp.epoch),
-            lsn_from: covered,
-            lsn_to: covered,
-            commit_ts: before.and_then(|stamp| stamp.commit_ts),
-            batch_id: Uuid::now_v7(),
-            generation: self.fence.generation,
-        }
     }
 }

@@ -1,10 +1,8 @@
 //! The table `control_request` of `<state>/state.db`. Every call blocks; a caller on the runtime goes
 //! through `spawn_blocking`.
 
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -12,11 +10,8 @@ use serde_json::{Value, json};
 
 use super::request::Command;
 use crate::Error;
+use crate::state_db::{self, failed};
 
-/// File name below the state directory.
-const STATE_FILE: &str = "state.db";
-/// How long a statement waits for another process.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(5000);
 /// How long answered requests are kept, for whoever looks into the file.
 const ANSWERED_KEPT: TimeDelta = TimeDelta::days(1);
 
@@ -45,16 +40,7 @@ pub(crate) struct Taken {
 impl ControlStore {
     /// Opens the file and makes it and the table if they are missing.
     pub(crate) fn open(state_dir: &Path) -> Result<ControlStore, Error> {
-        let path = state_dir.join(STATE_FILE);
-        make_private(&path).map_err(|source| Error::state(&path, source))?;
-        let connect = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open(&path)?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.execute_batch(SCHEMA)?;
-            Ok(connection)
-        };
-        let connection = connect().map_err(|source| failed(&path, source))?;
+        let (path, connection) = state_db::open(state_dir, SCHEMA)?;
         Ok(ControlStore { connection: Mutex::new(connection), path })
     }
 
@@ -154,21 +140,6 @@ impl ControlStore {
         // every statement stands alone, so a panic elsewhere leaves nothing half done
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn failed(path: &Path, source: rusqlite::Error) -> Error {
-    Error::StateDatabase { path: path.to_owned(), source }
-}
-
-fn make_private(path: &Path) -> std::io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    options.open(path).map(drop)
 }
 
 fn to_columns(command: &Command) -> Result<(String, String), Error> {

@@ -8,11 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, params};
 
 use crate::Error;
-
-/// File name below the state directory.
-const STATE_FILE: &str = "state.db";
-/// How long a statement waits for another process.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(5000);
+use crate::state_db;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS orphan (
@@ -31,16 +27,7 @@ pub(super) struct Sightings {
 impl Sightings {
     /// Opens the table for one sweep.
     pub(super) fn open(state_dir: &Path, sweep: DateTime<Utc>) -> Result<Sightings, Error> {
-        let path = state_dir.join(STATE_FILE);
-        let connect = || -> rusqlite::Result<Connection> {
-            let connection = Connection::open(&path)?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.execute_batch(SCHEMA)?;
-            Ok(connection)
-        };
-        let connection =
-            connect().map_err(|source| Error::StateDatabase { path: path.clone(), source })?;
+        let (path, connection) = state_db::open(state_dir, SCHEMA)?;
         Ok(Sightings { path, connection, sweep: sweep.timestamp_micros() })
     }
 

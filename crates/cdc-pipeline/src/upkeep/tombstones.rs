@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 
 use cdc_core::{Epoch, Lsn, TableName, meta};
 use cdc_iceberg::{
-    BoundValue, CommitKind, Remove, Stamp, TableChange, TablePair, column_bounds, live_files,
+    BoundValue, CommitKind, Remove, TableChange, TablePair, column_bounds, live_files,
 };
 use chrono::{DateTime, Utc};
-use uuid::Uuid;
 
 use crate::Error;
 use crate::commit::CommitState;
@@ -86,17 +85,7 @@ impl CommitState {
         self.swap_manifest(next).await?;
         let Some(committed) = self.tables.get(table) else { return Ok(()) };
         let changes = committed.pair.changes.clone();
-        let before = changes.head(self.lake.branch).and_then(|snapshot| Stamp::of(snapshot));
-        let covered = changes.newest_lsn_to(self.lake.branch).unwrap_or(Lsn::ZERO);
-        let stamp = Stamp {
-            kind: CommitKind::Expire,
-            epoch: before.as_ref().map_or(self.manifest.value.epoch, |stamp| stamp.epoch),
-            lsn_from: covered,
-            lsn_to: covered,
-            commit_ts: before.and_then(|stamp| stamp.commit_ts),
-            batch_id: Uuid::now_v7(),
-            generation: self.fence.generation,
-        };
+        let stamp = self.standing_stamp(&changes, CommitKind::Expire);
         let change = TableChange {
             remove: Remove::Files(plan.files.clone()),
             retention: self.kept.of_changes(table, &self.manifest.value),

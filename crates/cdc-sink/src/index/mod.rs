@@ -21,6 +21,7 @@ mod merge;
 mod patch;
 mod record;
 mod run;
+mod sorter;
 mod stamp;
 
 pub use builder::IndexBuilder;

@@ -4,26 +4,20 @@
 use std::path::{Path, PathBuf};
 
 use super::key_index::lookup;
-use super::merge::{self, Removals};
+use super::merge::Removals;
 use super::record::Entry;
 use super::run::{Run, RunDir, io};
+use super::sorter::RunSorter;
 use super::{FileRef, IdentityHasher, IndexOptions, Lookups, Position, Record};
 use crate::Result;
-
-/// Runs merged at once; so many files are open and buffers held.
-const FAN_IN_MAX: usize = 32;
 
 /// Gathers where rows are and where they were, in bounded memory and any order. Dropping it leaves
 /// nothing behind.
 #[derive(Debug)]
 pub struct IndexPatchBuilder {
     dir: PatchDir,
-    runs: RunDir,
-    options: IndexOptions,
+    sorter: RunSorter,
     hasher: IdentityHasher,
-    chunk: Vec<Entry>,
-    /// Runs by how many merges are behind them.
-    levels: Vec<Vec<Run>>,
 }
 
 /// The prepared change. Its directory goes with it.
@@ -54,14 +48,10 @@ impl IndexPatchBuilder {
     /// [`Error::Io`](crate::Error::Io).
     pub fn create(dir: &Path, options: IndexOptions, hasher: IdentityHasher) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|source| io("create", dir, source))?;
-        Ok(Self {
-            dir: PatchDir(dir.to_owned()),
-            runs: RunDir::new(dir, 0, options.fence_bytes_max),
-            options,
-            hasher,
-            chunk: Vec::new(),
-            levels: Vec::new(),
-        })
+        let runs = RunDir::new(dir, 0, options.fence_bytes_max);
+        // the records that go are in the index, so their removals are kept
+        let sorter = RunSorter::new(runs, options.sort_records_max, Removals::Keep);
+        Ok(Self { dir: PatchDir(dir.to_owned()), sorter, hasher })
     }
 
     /// The hasher of the identities.
@@ -86,55 +76,17 @@ impl IndexPatchBuilder {
     }
 
     fn push(&mut self, hash: u128, position: Position, removed: bool) -> Result<()> {
-        self.chunk.push(Entry { record: Record { hash, position }, removed });
-        if self.chunk.len() >= self.options.sort_records_max { self.spill() } else { Ok(()) }
+        self.sorter.push(Entry { record: Record { hash, position }, removed })
     }
 
     /// Completes the change.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io), [`Error::IndexDamaged`](crate::Error::IndexDamaged).
-    pub fn finish(mut self) -> Result<IndexPatch> {
-        self.spill()?;
-        let mut runs: Vec<Run> = self.levels.drain(..).flatten().collect();
-        while runs.len() > 1 {
-            let rest = runs.split_off(runs.len().min(FAN_IN_MAX));
-            let merged = self.merge(runs)?;
-            runs = rest;
-            runs.push(merged);
-        }
-        let IndexPatchBuilder { dir, hasher, .. } = self;
-        Ok(IndexPatch { dir, hasher, run: runs.pop() })
-    }
-
-    fn spill(&mut self) -> Result<()> {
-        if self.chunk.is_empty() {
-            return Ok(());
-        }
-        let mut entries = std::mem::take(&mut self.chunk);
-        entries.sort_unstable();
-        entries.dedup();
-        let mut run = self.runs.write(entries.drain(..).map(Ok))?;
-        self.chunk = entries;
-        for level in 0.. {
-            if self.levels.len() == level {
-                self.levels.push(Vec::new());
-            }
-            self.levels[level].push(run);
-            if self.levels[level].len() < FAN_IN_MAX {
-                break;
-            }
-            let full = std::mem::take(&mut self.levels[level]);
-            run = self.merge(full)?;
-        }
-        Ok(())
-    }
-
-    /// The records that go are in the index, so their removals are kept.
-    fn merge(&mut self, runs: Vec<Run>) -> Result<Run> {
-        let merged = merge::merge(&mut self.runs, &runs, Removals::Keep)?;
-        self.runs.remove(runs);
-        Ok(merged)
+    pub fn finish(self) -> Result<IndexPatch> {
+        let IndexPatchBuilder { dir, sorter, hasher } = self;
+        let (_, run) = sorter.finish()?;
+        Ok(IndexPatch { dir, hasher, run })
     }
 }
 
