@@ -134,7 +134,11 @@ impl TableSchema {
         rules: SchemaRules<'_>,
         ahead: Option<&TableSchema>,
     ) -> TableSchema {
-        let next = self.next(source, identity, Forms::AsDeclared(rules), ahead);
+        let mut next = self.next(source, identity, Forms::AsDeclared(rules), ahead);
+        if let Some(ahead) = ahead {
+            // the rows of one version have one schema, whoever reads them
+            next.version = next.version.max(ahead.version.saturating_add(1));
+        }
         let is_same = ahead.is_none()
             && next.columns == self.columns
             && next.identity == self.identity

@@ -19,6 +19,10 @@ const CHANGES_METADATA_FOLDER: &str = "changes_metadata";
 /// The table property that fences daemons of older generations.
 pub(crate) const GENERATION_PROPERTY: &str = "pgcdc.generation";
 /// The table property that names the columns of the row identity.
+/// The property of a table that names its source table.
+pub const SOURCE_PROPERTY: &str = "pgcdc.source-table";
+/// The property of a table that names its lake.
+pub const LAKE_PROPERTY: &str = "pgcdc.lake-id";
 pub(crate) const IDENTITY_PROPERTY: &str = "pgcdc.identity";
 /// The table property with the schema in the caller's own form, set by each evolution.
 pub(crate) const SCHEMA_PROPERTY: &str = "pgcdc.schema";
@@ -94,9 +98,9 @@ impl TableSpec<'_> {
         // data files are shared by both tables, so no engine may remove any of them
         properties.insert("gc.enabled".into(), "false".into());
         properties.insert("write.parquet.compression-codec".into(), self.codec.into());
-        properties.insert("pgcdc.source-table".into(), self.schema.table.to_string());
+        properties.insert(SOURCE_PROPERTY.into(), self.schema.table.to_string());
         properties.insert(IDENTITY_PROPERTY.into(), identity_text(self.schema));
-        properties.insert("pgcdc.lake-id".into(), self.lake_id.into());
+        properties.insert(LAKE_PROPERTY.into(), self.lake_id.into());
         properties.insert(GENERATION_PROPERTY.into(), self.generation.to_string());
         let json = json!({
             "format-version": 2,

@@ -103,7 +103,7 @@ pub use deleted_rows::{DeletedRows, load_deleted_rows};
 pub use deletes::{PositionDeletes, load_position_deletes, write_position_deletes};
 pub use error::{Error, Result};
 pub use expire::{Expired, Retention};
-pub use first_metadata::TableSpec;
+pub use first_metadata::{LAKE_PROPERTY, SOURCE_PROPERTY, TableSpec};
 pub use iceberg::spec::{DataFile, TableMetadata};
 pub use ident::{CHANGES_SUFFIX, TableIdent, TableNaming};
 pub use lake_files::LakeFiles;

@@ -413,6 +413,10 @@ impl CommitState {
         next.updated_at = now;
         // not only the tables of this batch: after a crash some stand ahead of the manifest
         for (table, committed) in &self.tables {
+            // what a copy left in a table that is not written is nobody's before it is taken over
+            if !next.tables.get(table).is_some_and(TableEntry::is_written) {
+                continue;
+            }
             let version = next.schemas.get(table).map(|schema| schema.version);
             if version.is_some_and(|version| version != committed.schema.version) {
                 next.set_schema(&committed.schema);

@@ -178,7 +178,7 @@ impl Daemon<'_> {
             let began = Instant::now();
             let error = match self.session(&mut pace, ends).await {
                 Ok(()) => return Ok(()),
-                Err(error) if !is_retried(&error) => return Err(error),
+                Err(error) if !error.is_retried() => return Err(error),
                 Err(error @ Error::DrainTimeout { .. }) => return Err(error),
                 Err(error) => error,
             };
@@ -351,18 +351,6 @@ impl Daemon<'_> {
         state.manifest = manifest;
         make_up_refs(&self.lake, &state.manifest.value, self.settings.refs).await;
         Ok(())
-    }
-}
-
-/// Whether another session may do better. A server that refuses connections may be restarting, and
-/// while a failover is under way no host is the primary.
-fn is_retried(error: &Error) -> bool {
-    match error.kind() {
-        ErrorKind::Transient => true,
-        ErrorKind::Unreachable => matches!(error, Error::Source(_)),
-        _ => {
-            matches!(error, Error::Source(source) if matches!(**source, cdc_wal::Error::NoSuitableHost { .. }))
-        }
     }
 }
 

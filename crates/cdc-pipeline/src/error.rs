@@ -109,7 +109,8 @@ pub enum Error {
     },
     /// A table could not be put into the publication.
     #[error(
-        "table {table} cannot be put into publication {publication}; hint: as the owner of both run ALTER PUBLICATION {publication} ADD TABLE {table}"
+        "table {table} cannot be put into publication {publication}; hint: as the owner of both run ALTER PUBLICATION {publication} ADD TABLE {}",
+        table.to_sql()
     )]
     NotPublished {
         /// The table.
@@ -427,6 +428,20 @@ pub enum Error {
         /// Why.
         source: tokio::task::JoinError,
     },
+}
+
+impl Error {
+    /// Whether another session with the source may do better. A server that refuses connections may
+    /// be restarting, and while a failover is under way no host is the primary.
+    pub(crate) fn is_retried(&self) -> bool {
+        match self.kind() {
+            ErrorKind::Transient => true,
+            ErrorKind::Unreachable => matches!(self, Error::Source(_)),
+            _ => {
+                matches!(self, Error::Source(source) if matches!(**source, cdc_wal::Error::NoSuitableHost { .. }))
+            }
+        }
+    }
 }
 
 impl From<cdc_wal::Error> for Error {

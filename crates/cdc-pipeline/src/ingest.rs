@@ -410,7 +410,8 @@ impl<'s> Ingest<'s> {
             return Err(Error::OutsideTransaction { lsn });
         };
         if self.lanes.is_unsettled(relation, transaction.final_lsn) {
-            self.settle(relation, now).await?;
+            let xid = transaction.xid;
+            self.settle(relation, xid, now).await?;
         }
         let Some(transaction) = &mut self.transaction else {
             return Err(Error::OutsideTransaction { lsn });

@@ -145,10 +145,11 @@ impl Lanes {
         self.by_oid.get(&oid).map(|index| &mut self.lanes[*index])
     }
 
-    /// The followed table that a relation is: by its OID, which survives a rename, else by name.
+    /// The followed table that a relation is: by its OID, which survives a rename, else by name. A
+    /// table that stopped under an older name may have the OID too.
     fn owner(&self, relation: &Relation) -> Option<TableName> {
-        let by_oid = self.tables.iter().find(|(_, followed)| followed.oid == Some(relation.oid));
-        match by_oid {
+        let has_oid = self.tables.iter().filter(|(_, table)| table.oid == Some(relation.oid));
+        match has_oid.max_by_key(|(_, table)| table.is_written) {
             Some((table, _)) => Some(table.clone()),
             None => Some(relation.table()).filter(|table| self.tables.contains_key(table)),
         }

@@ -55,8 +55,13 @@ fn told(env: &Env<'_>) -> Result<()> {
          UPDATE items SET v = 'y' WHERE id <= 100; DELETE FROM items WHERE id > 450;",
     )?;
     lab.settle(&daemon)?;
+    // some are measured beside the stream
+    shell::wait_for("all metrics", LIMIT, || {
+        daemon.expect_alive()?;
+        Ok(daemon.metrics()?.expect_types(TYPES).is_ok().then_some(()))
+    })
+    .or_else(|_| daemon.metrics()?.expect_types(TYPES))?;
     let metrics = daemon.metrics()?;
-    metrics.expect_types(TYPES)?;
     for (series, expected) in [
         ("pgcdc_events_flushed_total{table=\"public.items\"}", 650.0),
         ("pgcdc_events_flushed_total{table=\"public.more\"}", 2.0),

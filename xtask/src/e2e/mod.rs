@@ -16,6 +16,7 @@ mod promotion;
 mod quarantine;
 mod query;
 mod recovery;
+mod run;
 mod s3;
 mod s3_faults;
 mod server;
@@ -29,13 +30,13 @@ mod upkeep;
 mod verify;
 mod workload;
 
-use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
+use self::run::{Run, SharedS3};
 use crate::kill;
 use crate::lab::{Bucket, Lab, Storage};
 use crate::pg::{Cluster, Database, Tuning};
@@ -85,8 +86,9 @@ enum Part {
 const OUTAGE_SECS: u64 = 20;
 
 impl Args {
-    /// All scenarios on these majors, those that do not depend on the server's version once, with the binaries that the tests were built with: other
-    /// features would mean another build of everything below them.
+    /// All scenarios on these majors, those that do not depend on the server's version once, with the
+    /// binaries that the tests were built with: other features would mean another build of everything
+    /// below them.
     pub(crate) fn all_on(pg: Majors) -> Self {
         Self {
             part: None,
@@ -160,17 +162,9 @@ struct Env<'a> {
     dir: PathBuf,
     name: &'static str,
     /// The S3 server of the run, once a scenario has asked for it.
-    s3: &'a OnceCell<Arc<S3Server>>,
+    s3: &'a SharedS3,
     outage: Duration,
     /// Whether the figures that are published are to be reached.
-    full: bool,
-}
-
-/// What all scenarios of a run have in common.
-struct Given<'a> {
-    bins: &'a Path,
-    s3: &'a OnceCell<Arc<S3Server>>,
-    outage: Duration,
     full: bool,
 }
 
@@ -230,11 +224,7 @@ impl Env<'_> {
 
     /// The S3 server of this run.
     fn s3(&self) -> Result<Arc<S3Server>> {
-        if let Some(server) = self.s3.get() {
-            return Ok(Arc::clone(server));
-        }
-        let server = Arc::new(S3Server::start()?);
-        Ok(Arc::clone(self.s3.get_or_init(|| server)))
+        self.s3.server()
     }
 
     /// A server of the same major for this scenario alone.
@@ -265,52 +255,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure(&args.pg)?;
     setup::ensure_readers()?;
     setup::ensure_s3()?;
-    let s3 = OnceCell::new();
-    let outage = Duration::from_secs(args.outage_sec);
     let profile = if args.release { Profile::Release } else { Profile::Dev };
     let bins = if args.built { repo::binaries(profile) } else { repo::build_binaries(profile)? };
-    let full = args.full || std::env::var_os("PGCDC_E2E_FULL").is_some_and(|wish| wish == "1");
-    let given = Given { bins: &bins, s3: &s3, outage, full };
-    let (mut passed, mut failed) = (0, Vec::new());
-    for (number, major) in args.pg.iter().enumerate() {
-        let cluster = Cluster::start(major, Tuning::Tests, "")?;
-        for (needed, scenario) in &chosen {
-            if args.once && number > 0 && *needed == Once {
-                continue;
-            }
-            match run_one(*scenario, &cluster, &given) {
-                true => passed += 1,
-                false => failed.push(format!("{major}/{}", scenario.0)),
-            }
-        }
-    }
+    let run = Run {
+        bins,
+        s3: SharedS3::default(),
+        outage: Duration::from_secs(args.outage_sec),
+        full: args.full || std::env::var_os("PGCDC_E2E_FULL").is_some_and(|wish| wish == "1"),
+    };
+    let (passed, failed) = run.on_majors(&args.pg, &chosen, args.once)?;
     for name in &failed {
         println!("failed: {name}");
     }
     println!("{passed} passed, {} failed", failed.len());
     if failed.is_empty() { Ok(()) } else { bail!("end-to-end tests failed") }
-}
-
-fn run_one((name, scenario): Scenario, cluster: &Cluster, given: &Given<'_>) -> bool {
-    let major = cluster.major();
-    let started = Instant::now();
-    let outcome = tempfile::Builder::new()
-        .prefix(&format!("pgcdc-{major}-{name}-"))
-        .tempdir()
-        .context("no temporary directory")
-        .and_then(|dir| {
-            let Given { bins, s3, outage, full } = *given;
-            let env = Env { cluster, bins, dir: dir.path().join("lab"), name, s3, outage, full };
-            let outcome = scenario(&env);
-            if outcome.is_err() {
-                println!("     kept: {}", dir.keep().display());
-            }
-            outcome
-        });
-    let seconds = started.elapsed().as_secs_f64();
-    match &outcome {
-        Ok(()) => println!("test {major}/{name} ... ok ({seconds:.1} s)"),
-        Err(error) => println!("test {major}/{name} ... FAILED ({seconds:.1} s)\n     {error:#}"),
-    }
-    outcome.is_ok()
 }

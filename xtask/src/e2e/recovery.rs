@@ -2,14 +2,14 @@
 //! what is durable in it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::workload::load_shop;
 use super::{Env, Scenario};
-use crate::lab::{Expected, Oracle, lsn_at};
+use crate::lab::{Expected, Oracle, files_below, lsn_at};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     ("a_lost_catalog_is_registered_again_from_the_manifest", lost_catalog),
@@ -100,15 +100,6 @@ fn broken_index(env: &Env<'_>) -> Result<()> {
     lab.expect_equal(Expected::AnyChanges)?;
     ensure!(daemon.log().contains("index rebuilt"), "no index was rebuilt");
     daemon.stop()
-}
-
-fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() { files.extend(files_below(&path)?) } else { files.push(path) }
-    }
-    Ok(files)
 }
 
 /// Each file loses its second half, as after a power cut.

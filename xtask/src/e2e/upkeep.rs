@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -42,7 +43,12 @@ fn pinned(lab: &Lab, table: &str, field: &str) -> Result<BTreeSet<i64>> {
     let refs: Value = serde_json::from_slice(&fs::read(lab.lake().join("refs.json"))?)?;
     refs["refs"].as_object().into_iter().flatten().for_each(|(_, cut)| note(cut));
     for file in fs::read_dir(lab.lake().join("refs/raw"))? {
-        let tag: Value = serde_json::from_slice(&fs::read(file?.path())?)?;
+        let tag = match fs::read(file?.path()) {
+            Ok(bytes) => serde_json::from_slice::<Value>(&bytes)?,
+            // the daemon took the oldest away meanwhile
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        };
         note(&tag["ref"]);
     }
     Ok(pinned)

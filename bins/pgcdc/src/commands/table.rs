@@ -47,7 +47,7 @@ fn request(command: &TableCommand) -> Result<Request> {
 async fn change(config: &Config, request: &Request) -> Result<String> {
     let Request { table, action, waits } = request;
     let lake = settings::table_ops(config)?;
-    if *action == TableAction::Add {
+    if action.copies() {
         expect_wanted(config, table).await?;
     }
     let stop = shutdown_on_signal().context("signals")?;
@@ -63,11 +63,19 @@ async fn change(config: &Config, request: &Request) -> Result<String> {
 }
 
 /// A table that the configuration leaves out, or that cannot be followed, is refused before anybody is
-/// asked.
+/// asked: one that is followed goes on.
 async fn expect_wanted(config: &Config, table: &TableName) -> Result<()> {
     let control = context::source(config)?.connect().await?;
     let discovered = control.discover(&settings::schemas(config)).await?;
+    let publication = &config.replication.publication;
+    let published = control.publication(publication).await?;
     control.close().await;
+    if published.is_some_and(|published| published.partial.contains(table)) {
+        let message = format!(
+            "table {table}: publication {publication} has only a part of it; hint: publish it without row filter and column list"
+        );
+        return Err(Stop::refused(message).into());
+    }
     let decisions = cdc_governance::decide(&discovered, &settings::rules(config)?);
     let decision = decisions.into_iter().find(|decision| decision.table == *table);
     let refused = |reason: String| {
@@ -103,7 +111,8 @@ async fn unpublish(config: &Config, table: &TableName) -> String {
         Ok(true) => format!("{table}: taken out of publication {publication}\n"),
         Ok(false) => String::new(),
         Err(error) => format!(
-            "{table}: still in publication {publication}: {error:#}; hint: its owner may run ALTER PUBLICATION {publication} DROP TABLE {table}\n"
+            "{table}: still in publication {publication}: {error:#}; hint: its owner may run ALTER PUBLICATION {publication} DROP TABLE ONLY {}\n",
+            table.to_sql()
         ),
     }
 }

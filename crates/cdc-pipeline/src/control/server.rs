@@ -1,4 +1,5 @@
-//! The daemon's end: takes requests from the table and hands them to the ingest loop, one at a time.
+//! The daemon's end: takes requests from the table and hands them to the ingest loop, one at a time. The
+//! answer to an order about a table comes with a flush; others are not kept waiting by it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub(crate) struct Ask {
 }
 
 /// The task that polls.
+#[derive(Clone)]
 pub(crate) struct ControlServer {
     store: Arc<ControlStore>,
     asks: mpsc::Sender<Ask>,
@@ -82,6 +84,17 @@ impl ControlServer {
         let Some(Taken { id, command }) = blocking(move || store.take()).await? else {
             return Ok(None);
         };
+        if let Ok(command @ Command::Table(_)) = command {
+            let (this, stop) = (self.clone(), stop.clone());
+            tokio::spawn(async move {
+                let answer = this.ask(id, command, &stop).await;
+                if let Err(error) = this.answer(id, answer).await {
+                    let error = cdc_core::chain(&error);
+                    tracing::warn!(error, "control request not answered");
+                }
+            });
+            return Ok(None);
+        }
         let held = match &command {
             Ok(Command::Hold { max_millis }) => Duration::from_millis(*max_millis),
             _ => Duration::ZERO,
@@ -91,9 +104,13 @@ impl ControlServer {
             Err(reason) => Err(format!("the daemon does not know the {reason}")),
         };
         let held = if answer.is_ok() { held } else { Duration::ZERO };
-        let store = Arc::clone(&self.store);
-        blocking(move || store.answer(id, &answer)).await?;
+        self.answer(id, answer).await?;
         Ok(Some(held))
+    }
+
+    async fn answer(&self, id: i64, answer: Result<Value, String>) -> Result<(), Error> {
+        let store = Arc::clone(&self.store);
+        blocking(move || store.answer(id, &answer)).await
     }
 
     async fn ask(

@@ -19,6 +19,9 @@ pub trait SchemaCatalog: Send {
     /// The tables with these OIDs as they are now, those that are gone left out.
     async fn shapes(&mut self, oids: &[u32]) -> Result<Vec<TableShape>, Error>;
 
+    /// One table once a transaction that the stream brought is visible; `None` if it is gone.
+    async fn shape_behind(&mut self, oid: u32, xid: u32) -> Result<Option<TableShape>, Error>;
+
     /// One table with the position at which it is exactly so; `None` if it is gone.
     async fn shape_at(&mut self, oid: u32) -> Result<Option<(TableShape, Lsn)>, Error>;
 
@@ -44,6 +47,13 @@ impl SchemaCatalog for SourceCatalog {
     async fn shapes(&mut self, oids: &[u32]) -> Result<Vec<TableShape>, Error> {
         let control = self.take().await?;
         let asked = within(control.shapes(oids)).await?;
+        self.control = Some(control);
+        Ok(asked)
+    }
+
+    async fn shape_behind(&mut self, oid: u32, xid: u32) -> Result<Option<TableShape>, Error> {
+        let control = self.take().await?;
+        let asked = within(control.shape_behind(oid, xid)).await?;
         self.control = Some(control);
         Ok(asked)
     }

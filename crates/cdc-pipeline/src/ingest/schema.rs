@@ -83,9 +83,9 @@ type Decision = Result<Option<Next>, String>;
 impl Ingest<'_> {
     /// Decides what a relation is that was described otherwise than its table is known: its first row
     /// that the lake lacks has come. The row is not taken yet.
-    pub(super) async fn settle(&mut self, oid: u32, now: Instant) -> Result<(), Error> {
+    pub(super) async fn settle(&mut self, oid: u32, xid: u32, now: Instant) -> Result<(), Error> {
         let Some((table, relation)) = self.lanes.unsettled(oid) else { return Ok(()) };
-        match self.described(&table, &relation).await? {
+        match self.described(&table, &relation, xid).await? {
             Err(reason) => self.stop_changed(&table, reason, now),
             Ok(next) => {
                 if !self.follow_schema(&table, next, now).await? {
@@ -106,16 +106,17 @@ impl Ingest<'_> {
         &mut self,
         table: &TableName,
         relation: &Relation,
+        xid: u32,
     ) -> Result<Decision, Error> {
         if let Some(reason) = self.lanes.refusal(table, relation) {
             return Ok(Err(reason));
         }
         let Some((schema, ahead)) = self.lanes.schemas(table) else { return Ok(Ok(None)) };
-        let publishes_generated = self.schemas.catalog.publishes_generated().await?;
-        let shapes = self.schemas.catalog.shapes(&[relation.oid]).await?;
-        let Some(shape) = shapes.into_iter().next() else {
+        // first: what is asked behind it has the transaction too
+        let Some(shape) = self.schemas.catalog.shape_behind(relation.oid, xid).await? else {
             return Ok(Err("it was changed and then dropped on the source".into()));
         };
+        let publishes_generated = self.schemas.catalog.publishes_generated().await?;
         let types = self.schemas.catalog.types(&relation.columns).await?;
         let at = TableAt::described(&schema, relation, &types, &shape, publishes_generated);
         let at = match at {

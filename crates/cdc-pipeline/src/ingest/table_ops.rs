@@ -1,27 +1,27 @@
-//! The ingest loop's part in table operations: a state is written with the next flush, the changes of a
-//! table that is being copied are deferred, and a copied table is taken over where everything below its
-//! copy has come.
+//! The ingest loop's part in table operations: what is asked for is taken up between two flushes, and
+//! written with the next.
+
+mod takeover;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use cdc_core::{ChangePosition, Lsn, RowChange, TableName};
+use cdc_core::{Lsn, TableName};
 use cdc_manifest::Manifest;
 use tokio::time::Instant;
 
-use super::{Ingest, Transaction};
+use super::Ingest;
 use crate::control::{Reply, TableOrder};
 use crate::cut::{grant, refuse};
-use crate::lanes::Adopted;
-use crate::settings::TruncateMode;
 use crate::table_ops::{
-    Copied, Copies, CopyContext, CopyEvent, CopyNews, Deferred, Handover, Planned, StateChange,
-    Transition, to_copy,
+    Copied, Copies, CopyContext, Deferred, Handover, Planned, StateChange, Transition, to_copy,
 };
 use crate::{Error, quarantine};
 
 /// Deferred changes: this part of the byte budget. What is more waits on the server.
 const DEFERRED_PART: usize = 4;
+/// The same once the copy is complete: room for the transaction that is open then.
+const COPIED_PART: usize = 2;
 /// How long it waits there for a copy to end; a stream that is not read for much longer is closed, and
 /// the other tables wait with it.
 const FULL_PATIENCE: Duration = Duration::from_secs(30);
@@ -40,8 +40,6 @@ pub(crate) struct TableOps {
     /// A copy that waits for its changes to be deferred.
     planned: Option<Planned>,
     deferred: Option<Deferred>,
-    /// Where the copy stands, for what has been deferred.
-    begun: Option<Lsn>,
     /// Since when there is no room for more of them.
     full_since: Option<Instant>,
     /// A copy that waits for the stream.
@@ -65,7 +63,6 @@ impl TableOps {
             copies,
             planned: None,
             deferred: None,
-            begun: None,
             full_since: None,
             copied: None,
             handovers: Vec::new(),
@@ -79,10 +76,9 @@ impl TableOps {
 
     /// Whether no more changes may be deferred within this byte budget.
     pub(super) fn is_full(&self, buffer_bytes_max: usize) -> bool {
-        // a copy that is complete, or whose position is to be noted, waits for the stream
-        self.copied.is_none()
-            && self.begun.is_none()
-            && self.deferred_bytes() > buffer_bytes_max / DEFERRED_PART
+        // a copy that is complete waits for the stream, not the stream for it
+        let part = if self.copied.is_some() { COPIED_PART } else { DEFERRED_PART };
+        self.deferred_bytes() > buffer_bytes_max / part
     }
 
     /// When the copy is given up because its table changes too much; none while there is room.
@@ -115,7 +111,7 @@ impl TableOps {
 
     fn let_go(&mut self) {
         (self.planned, self.deferred, self.copied) = (None, None, None);
-        (self.begun, self.full_since) = (None, None);
+        self.full_since = None;
     }
 }
 
@@ -180,133 +176,6 @@ impl Ingest<'_> {
             self.ops.let_go();
         }
         self.ops.copies.cancel(table).await;
-    }
-
-    /// Takes note of what a copy tells.
-    pub(super) async fn copy_news(&mut self, news: CopyNews) -> Result<(), Error> {
-        match news {
-            CopyNews::Due => return Ok(()),
-            CopyNews::Event(CopyEvent::Planned(planned)) => self.ops.planned = Some(planned),
-            CopyNews::Event(CopyEvent::Begun(lsn)) => self.ops.begun = Some(lsn),
-            CopyNews::Event(CopyEvent::Copied(copied)) => self.ops.copied = Some(copied),
-            CopyNews::Event(CopyEvent::Failed(error)) => self.copy_failed(error),
-        }
-        if self.transaction.is_none() { self.apply_copies().await } else { Ok(()) }
-    }
-
-    /// The changes of the table that is being copied have filled their room for too long.
-    pub(super) async fn give_up_copy(&mut self) {
-        let Some(table) = self.ops.copies.at_work().cloned() else { return };
-        let bytes_max = self.settings.buffer_bytes_max / DEFERRED_PART;
-        self.ops.let_go();
-        let failed = self.ops.copies.give_up(Error::DeferredFull { table, bytes_max }).await;
-        self.note_failed(failed);
-    }
-
-    /// The copy at work cannot be used. Unless it is tried again its table is told of.
-    fn copy_failed(&mut self, error: Error) {
-        self.ops.let_go();
-        let failed = self.ops.copies.failed(error);
-        self.note_failed(failed);
-    }
-
-    fn note_failed(&mut self, failed: Option<(TableName, String)>) {
-        if let Some((table, reason)) = failed {
-            let transition = Transition::Failed { reason };
-            self.ops.changes.push(StateChange { table, transition });
-            self.batch.change_schema(Instant::now());
-        }
-    }
-
-    /// Begins to defer, or takes over what was copied, if the stream is there. No transaction is open.
-    pub(super) async fn apply_copies(&mut self) -> Result<(), Error> {
-        if let Some(Planned { oid, schema, go }) = self.ops.planned.take() {
-            let policy = self.settings.replication.types.policy.unrepresentable;
-            self.lanes.expect(oid);
-            self.ops.deferred = Some(Deferred::new(oid, schema, policy));
-            // a copy that has ended since does not want to know
-            let _ = go.send(self.progress.borrow().received);
-        }
-        if let (Some(deferred), Some(lsn)) = (&mut self.ops.deferred, self.ops.begun.take()) {
-            deferred.begin_at(lsn);
-        }
-        let reached = self.schemas.reached().max(self.batch.lsn_to);
-        let is_reached = self.ops.copied.as_ref().is_some_and(|c| c.handover.lsn <= reached);
-        if !is_reached || self.draining {
-            return Ok(());
-        }
-        // the committed state gets the table, so it must be here
-        self.await_flush().await?;
-        match (self.ops.copied.take(), self.ops.deferred.take()) {
-            (Some(copied), Some(deferred)) => self.adopt(*copied, deferred).await,
-            _ => Ok(()),
-        }
-    }
-
-    async fn adopt(&mut self, copied: Copied, deferred: Deferred) -> Result<(), Error> {
-        let Copied { handover, writer } = copied;
-        let chunks = match deferred.above(handover.lsn, self.epoch) {
-            Ok(chunks) => chunks,
-            Err(error) => {
-                self.copy_failed(error);
-                return Ok(());
-            }
-        };
-        let Some(state) = &mut self.state else { return Err(Error::StreamEnded) };
-        state.tables.insert(handover.table.clone(), handover.committed.clone());
-        let (committed, oid, lsn) = (handover.committed.clone(), handover.oid, handover.lsn);
-        let rows = self.lanes.adopt(Adopted { committed, oid, lsn, writer, chunks }).await?;
-        tracing::info!(table = %handover.table, %lsn, rows, "table copy taken over");
-        self.batch.adopt(lsn, rows, Instant::now());
-        self.ops.copies.ended();
-        self.ops.handovers.push(handover);
-        self.tell_known();
-        Ok(())
-    }
-
-    /// Keeps a change of the table that is being copied.
-    pub(super) fn defer(
-        &mut self,
-        relation: u32,
-        at: ChangePosition,
-        change: &RowChange<'_>,
-    ) -> Result<(), Error> {
-        let (Some(deferred), Some(Transaction { final_lsn, seq, .. })) =
-            (&mut self.ops.deferred, &mut self.transaction)
-        else {
-            return Ok(());
-        };
-        let fits = self.lanes.fits(relation, deferred.schema());
-        if deferred.covers(*final_lsn) {
-            *seq += match fits {
-                true => deferred.sequence_numbers(change),
-                false => self.lanes.unwritten_numbers(relation, change),
-            };
-            return Ok(());
-        }
-        if matches!(change, RowChange::Truncate) {
-            match self.settings.replication.truncate {
-                TruncateMode::Apply => {}
-                TruncateMode::Ignore => {
-                    *seq += 1;
-                    return Ok(());
-                }
-                TruncateMode::Halt => {
-                    let table = deferred.table().clone();
-                    return Err(Error::Truncated { table, lsn: at.lsn });
-                }
-            }
-        }
-        if !fits {
-            *seq += self.lanes.unwritten_numbers(relation, change);
-            deferred.spoil(Error::SchemaChanged {
-                table: deferred.table().clone(),
-                detail: "it changed while it was copied".to_owned(),
-            });
-            return Ok(());
-        }
-        *seq += deferred.push(change, &at, self.epoch)?;
-        Ok(())
     }
 
     /// The tables of a flush that change their state are written no more: their rows so far are in it.

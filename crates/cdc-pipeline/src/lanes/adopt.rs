@@ -91,6 +91,9 @@ impl Lanes {
             self.ignored.remove(&oid);
             self.unwritten.remove(&oid);
             self.unsettled.remove(&oid);
+            for older in self.tables.values_mut().filter(|older| older.oid == Some(oid)) {
+                older.oid = None;
+            }
         }
         self.tables.insert(table, followed);
     }

@@ -31,10 +31,6 @@ pub(crate) enum CopyEvent {
     Planned(Planned),
     /// The position of the copy is known.
     Begun(Lsn),
-    /// The copy is in the Iceberg tables.
-    Copied(Box<Copied>),
-    /// It did not come to its end.
-    Failed(Error),
 }
 
 /// A table whose changes are to be deferred.
@@ -49,6 +45,10 @@ pub(crate) struct Planned {
 pub(crate) enum CopyNews {
     /// Of the copy at work.
     Event(CopyEvent),
+    /// It is in the Iceberg tables.
+    Copied(Box<Copied>),
+    /// It did not come to its end.
+    Failed(Error),
     /// A copy that waited may be tried again.
     Due,
 }
@@ -80,14 +80,24 @@ impl Line {
 
 struct Waiting {
     table: TableName,
-    tries: u32,
+    tries: Tries,
     not_before: Instant,
+}
+
+/// Tries that failed.
+#[derive(Clone, Copy, Default)]
+struct Tries {
+    /// Since the table changed.
+    changed: u32,
+    /// For whatever reason.
+    all: u32,
 }
 
 struct Running {
     table: TableName,
-    tries: u32,
-    job: JoinHandle<()>,
+    tries: Tries,
+    /// None once its end was told.
+    job: Option<JoinHandle<Result<Copied, Error>>>,
 }
 
 impl Copies {
@@ -106,7 +116,11 @@ impl Copies {
     /// Has a table copied, once those before it are.
     pub(crate) fn want(&mut self, table: TableName) {
         if !self.waiting.iter().any(|waiting| waiting.table == table) {
-            self.waiting.push_back(Waiting { table, tries: 0, not_before: Instant::now() });
+            self.waiting.push_back(Waiting {
+                table,
+                tries: Tries::default(),
+                not_before: Instant::now(),
+            });
         }
     }
 
@@ -128,15 +142,9 @@ impl Copies {
         self.number += 1;
         let line = Line { number: self.number, events: self.events_in.clone() };
         let context = Arc::clone(context);
-        tracing::info!(%table, tries, "table copy started");
-        let job = tokio::spawn(async move {
-            let event = match copy::run(&context, order, &line).await {
-                Ok(copied) => CopyEvent::Copied(Box::new(copied)),
-                Err(error) => CopyEvent::Failed(error),
-            };
-            line.tell(event).await;
-        });
-        self.running = Some(Running { table, tries, job });
+        tracing::info!(%table, tries = tries.all, "table copy started");
+        let job = tokio::spawn(async move { copy::run(&context, order, &line).await });
+        self.running = Some(Running { table, tries, job: Some(job) });
         Ok(())
     }
 
@@ -152,7 +160,7 @@ impl Copies {
 
     /// The copy at work failed: it is tried again, or the reason comes back for which it is not.
     pub(crate) fn failed(&mut self, error: Error) -> Option<(TableName, String)> {
-        let Running { table, tries, .. } = self.running.take()?;
+        let Running { table, mut tries, .. } = self.running.take()?;
         if !is_tried_again(&error, tries) {
             let (reason, hint) = explain(&table, &error);
             let runbook = "table-quarantined";
@@ -160,21 +168,24 @@ impl Copies {
             return Some((table, reason));
         }
         let text = cdc_core::chain(&error);
-        let delay = RETRY_DELAY.saturating_mul(1 << tries.min(16)).min(RETRY_DELAY_MAX);
+        let delay = RETRY_DELAY.saturating_mul(1 << tries.all.min(16)).min(RETRY_DELAY_MAX);
         let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        tracing::warn!(%table, tries, delay_ms, error = text, "table copy failed, tried again");
+        let failed = tries.all;
+        tracing::warn!(%table, tries = failed, delay_ms, error = text, "table copy failed, tried again");
         let not_before = Instant::now() + delay;
-        self.waiting.push_back(Waiting { table, tries: tries.saturating_add(1), not_before });
+        tries.all = failed.saturating_add(1);
+        if matches!(error, Error::SchemaChanged { .. }) {
+            tries.changed += 1;
+        }
+        self.waiting.push_back(Waiting { table, tries, not_before });
         None
     }
 
     /// Ends the copy at work for a reason of ours, which is judged as its own would be.
     pub(crate) async fn give_up(&mut self, error: Error) -> Option<(TableName, String)> {
-        if let Some(Running { job, .. }) = &mut self.running {
+        if let Some(running) = &mut self.running {
             self.number += 1;
-            job.abort();
-            // it has ended by itself, or by this
-            let _ = job.await;
+            running.abort().await;
         }
         self.failed(error)
     }
@@ -189,10 +200,9 @@ impl Copies {
 
     /// Ends the copy at work and waits for that.
     pub(crate) async fn settle(&mut self) {
-        if let Some(Running { job, .. }) = self.running.take() {
+        if let Some(mut running) = self.running.take() {
             self.number += 1;
-            job.abort();
-            drop(job.await);
+            running.abort().await;
         }
     }
 
@@ -207,6 +217,7 @@ impl Copies {
             }
         };
         tokio::pin!(due);
+        let running = &mut self.running;
         loop {
             tokio::select! {
                 biased;
@@ -218,25 +229,52 @@ impl Copies {
                     // a sender of ours lives as long as we do
                     None => std::future::pending().await,
                 },
+                // behind the events, all of which it had told before
+                ended = ended(running) => return match ended {
+                    Ok(copied) => CopyNews::Copied(Box::new(copied)),
+                    Err(error) => CopyNews::Failed(error),
+                },
                 () = &mut due => return CopyNews::Due,
             }
         }
     }
 }
 
-impl Drop for Copies {
-    fn drop(&mut self) {
-        if let Some(running) = &self.running {
-            running.job.abort();
+impl Running {
+    /// Ends the copy, unless it has ended by itself.
+    async fn abort(&mut self) {
+        if let Some(job) = self.job.take() {
+            job.abort();
+            // how it ended is of no interest
+            let _ = job.await;
         }
     }
 }
 
+impl Drop for Copies {
+    fn drop(&mut self) {
+        if let Some(job) = self.running.as_ref().and_then(|running| running.job.as_ref()) {
+            job.abort();
+        }
+    }
+}
+
+/// The end of the copy at work, once. Cancel safe.
+async fn ended(running: &mut Option<Running>) -> Result<Copied, Error> {
+    let Some(place) = running.as_mut().map(|running| &mut running.job) else {
+        return std::future::pending().await;
+    };
+    let Some(job) = place else { return std::future::pending().await };
+    let ended = job.await;
+    *place = None;
+    ended.map_err(|source| Error::Worker { task: "table copy", source })?
+}
+
 /// Whether another try may do better.
-fn is_tried_again(error: &Error, tries: u32) -> bool {
+fn is_tried_again(error: &Error, tries: Tries) -> bool {
     match error {
-        Error::SchemaChanged { .. } => tries < CHANGED_TRIES_MAX,
-        _ => matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unreachable),
+        Error::SchemaChanged { .. } => tries.changed < CHANGED_TRIES_MAX,
+        _ => error.is_retried() || error.kind() == ErrorKind::Unreachable,
     }
 }
 
@@ -251,20 +289,23 @@ mod tests {
     #[test]
     fn a_copy_is_tried_again_where_that_may_do_better() {
         let changed = || Error::SchemaChanged { table: table(), detail: "why".into() };
-        assert!(is_tried_again(&changed(), 0) && !is_tried_again(&changed(), CHANGED_TRIES_MAX));
+        let often = |changed| Tries { changed, all: 1000 };
+        assert!(is_tried_again(&changed(), often(CHANGED_TRIES_MAX - 1)));
+        assert!(!is_tried_again(&changed(), often(CHANGED_TRIES_MAX)));
         let passing = [
             Error::StreamEnded,
             Error::TableMoved { table: table() },
             Error::OutcomeUnknown { table: table() },
         ];
-        assert!(passing.iter().all(|error| is_tried_again(error, 1000)));
+        assert!(passing.iter().all(|error| is_tried_again(error, often(0))));
         let refused = Error::TableRefused {
             table: table(),
             reason: "no replica identity".into(),
             hint: "add a primary key".into(),
         };
         let full = Error::DeferredFull { table: table(), bytes_max: 7 };
-        assert!(!is_tried_again(&refused, 0) && !is_tried_again(&full, 0));
+        let first = Tries::default();
+        assert!(!is_tried_again(&refused, first) && !is_tried_again(&full, first));
         assert_eq!(explain(&table(), &refused).0, "no replica identity");
     }
 

@@ -64,10 +64,12 @@ impl Deferred {
         self.buffer.schema()
     }
 
-    /// The copy stands at `lsn`. No transaction is open: what has gathered below goes.
-    pub(crate) fn begin_at(&mut self, lsn: Lsn) {
+    /// The copy stands at `lsn`: what has gathered below goes. `open` is where the commit record of
+    /// the open transaction is.
+    pub(crate) fn begin_at(&mut self, lsn: Lsn, open: Option<Lsn>) {
         self.from = lsn;
-        if self.last_end <= lsn {
+        if self.last_end <= lsn && open.is_none_or(|open| open < lsn) {
+            self.open_misfit = None;
             let schema = Arc::clone(self.buffer.schema());
             self.buffer = ChangeBuffer::new(schema, self.policy);
             self.chunks.clear();
@@ -218,7 +220,7 @@ mod tests {
         let mut deferred = deferred();
         transaction(&mut deferred, 10, &["1", "no number"]);
         transaction(&mut deferred, 20, &["2", "3"]);
-        deferred.begin_at(Lsn(25));
+        deferred.begin_at(Lsn(25), None);
         assert_eq!(deferred.memory_bytes(), 0);
         assert!(deferred.covers(Lsn(24)) && !deferred.covers(Lsn(25)));
         transaction(&mut deferred, 30, &["4"]);
@@ -226,11 +228,27 @@ mod tests {
     }
 
     #[test]
+    fn an_open_transaction_below_the_copy_is_kept_no_more() {
+        for (lsn, kept) in [(25, 0), (15, 3)] {
+            let mut deferred = deferred();
+            transaction(&mut deferred, 10, &["1", "2"]);
+            let at = ChangePosition { lsn: Lsn(20), commit_micros: 0, xid: 1, seq: 0 };
+            let cells = [Cell::Text(b"3")];
+            deferred.push(&RowChange::Insert { new: &cells }, &at, Epoch(1)).unwrap();
+            deferred.begin_at(Lsn(lsn), Some(Lsn(20)));
+            assert_eq!(deferred.buffer.rows(), kept, "a copy at {lsn}");
+            deferred.commit(Lsn(21));
+            let above = deferred.above(Lsn(lsn), Epoch(9)).unwrap();
+            assert_eq!(rows(&above), usize::from(lsn < 20), "behind {lsn}");
+        }
+    }
+
+    #[test]
     fn what_gathered_on_both_sides_of_the_copy_is_parted_at_the_end() {
         let mut deferred = deferred();
         transaction(&mut deferred, 10, &["1"]);
         transaction(&mut deferred, 30, &["2", "3"]);
-        deferred.begin_at(Lsn(20));
+        deferred.begin_at(Lsn(20), None);
         assert_eq!(rows(&deferred.above(Lsn(20), Epoch(9)).unwrap()), 2);
     }
 

@@ -61,6 +61,10 @@ impl Handover {
             false => entry.close_gap(self.lsn, name.epoch),
         }
         point_at(&mut entry, &now.pair, now.branch);
+        // an entry under a name that the table had before stands for nothing on the source any more
+        for older in next.tables.values_mut().filter(|older| older.source_oid == Some(self.oid)) {
+            (older.source_oid, older.source_filenode) = (None, None);
+        }
         next.tables.insert(table.clone(), entry);
         next.set_schema(schema);
         for column in next.mark_lossy(table, &self.lossy) {

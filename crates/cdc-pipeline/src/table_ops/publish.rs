@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use cdc_core::{Epoch, Lsn, TableName, TableSchema};
 use cdc_iceberg::{
-    CommitKind, CommitOutcome, DataFile, InitialContent, Stamp, Table, TableChange, TableIdent,
-    TablePair, TableSpec, current_schema, data_file_from_parquet,
+    CommitKind, CommitOutcome, DataFile, InitialContent, LAKE_PROPERTY, SOURCE_PROPERTY, Stamp,
+    Table, TableChange, TableIdent, TablePair, TableSpec, current_schema, data_file_from_parquet,
 };
 use cdc_manifest::{parse_schema_record, schema_record};
 use uuid::Uuid;
@@ -16,10 +16,6 @@ use crate::copy::BaseFile;
 
 /// Times that an unknown outcome is read back.
 const RESOLVE_TRIES_MAX: u32 = 5;
-/// The property of a table that names its source table.
-const SOURCE_PROPERTY: &str = "pgcdc.source-table";
-/// The property of a table that names its lake.
-const LAKE_PROPERTY: &str = "pgcdc.lake-id";
 
 /// A table that the lake has, as its catalog has it now.
 pub(super) struct Loaded {
@@ -137,6 +133,7 @@ impl Copy<'_> {
                 hint: "set `catalog.table_naming: qualified`, or let go of that table".into(),
             });
         }
+        self.check_fence(context, &found)?;
         catalog.drop_table(ident).await.map_err(wrong())?;
         Ok(())
     }
@@ -164,7 +161,20 @@ impl Copy<'_> {
         Ok(TablePair { current, changes })
     }
 
+    /// A table that a later daemon wrote is not ours to touch.
+    fn check_fence(&self, context: &CopyContext, table: &Table) -> Result<(), Error> {
+        match table.generation() {
+            Some(found) if found > context.generation => {
+                let (table, ours) = (table.ident.to_string(), context.generation);
+                let fenced = cdc_iceberg::Error::Fenced { table, found, ours };
+                Err(Error::iceberg(self.table)(fenced))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn fence(&self, context: &CopyContext, table: Table) -> Result<Table, Error> {
+        self.check_fence(context, &table)?;
         if table.generation() >= Some(context.generation) {
             return Ok(table);
         }

@@ -88,6 +88,7 @@ impl StateChange {
         let entry = manifest.tables.get(table);
         let transition = match action {
             TableAction::Add => add(manifest, table, entry)?,
+            TableAction::Remove if entry.is_some_and(is_removed) => None,
             other => {
                 let known = entry.filter(|entry| entry.is_active() || is_being_added(entry));
                 let entry = known.ok_or_else(|| Error::UnknownTable { table: table.clone() })?;
@@ -152,6 +153,10 @@ pub(crate) fn to_copy(manifest: &Manifest) -> impl Iterator<Item = &TableName> {
 /// Until its first copy is complete a table is not among those that readers are shown.
 fn is_being_added(entry: &TableEntry) -> bool {
     !entry.is_active() && entry.state == Some(TableState::Snapshotting)
+}
+
+fn is_removed(entry: &TableEntry) -> bool {
+    !entry.is_active() && entry.reason.as_deref() == Some(REMOVED)
 }
 
 fn add(

@@ -63,6 +63,10 @@ impl SchemaCatalog for SimSchemas {
         Ok(tables().iter().filter(|table| oids.contains(&table.oid)).map(shape).collect())
     }
 
+    async fn shape_behind(&mut self, oid: u32, _xid: u32) -> Result<Option<TableShape>, Error> {
+        Ok(self.shapes(&[oid]).await?.pop())
+    }
+
     async fn shape_at(&mut self, oid: u32) -> Result<Option<(TableShape, Lsn)>, Error> {
         Ok(self.shapes(&[oid]).await?.pop().map(|shape| (shape, Lsn::ZERO)))
     }

@@ -5,6 +5,12 @@
 //! answer is exact: every column, key and identity change takes ACCESS EXCLUSIVE on the table and
 //! keeps it until its commit record is in the log. Under ACCESS SHARE there is none half way, so what
 //! is committed below the log's present end is in the answer, and nothing else is.
+//!
+//! It may also be behind: a transaction is sent once its commit record is in the log, and is visible to
+//! others a moment later, or much later where `synchronous_standby_names` is set.
+//! [`Control::shape_behind`] waits for that.
+
+use std::time::Duration;
 
 use cdc_core::{Lsn, PgType, SourceTable, quote_ident};
 use tokio_postgres::Row;
@@ -17,6 +23,9 @@ use crate::error::Result;
 const PAGE_HEADER_BYTES: u64 = 40;
 /// How long the lock is waited for. Whoever holds it is changing the table; the next look is soon.
 const LOCK_WAIT: &str = "1s";
+
+/// How often a transaction is looked at that is not visible yet.
+const VISIBLE_POLL: Duration = Duration::from_millis(10);
 
 /// A table, and what its catalog entries tell of older rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +87,37 @@ impl Control {
         let ended = self.execute("end a look at the catalog", "COMMIT").await;
         let shapes = read?;
         ended.map(|()| shapes)
+    }
+
+    /// One table as the catalog has it once transaction `xid`, whose commit record is in the log, is
+    /// visible. Waits for that as long as it takes. `None` if the table is gone.
+    ///
+    /// # Errors
+    /// Of the queries.
+    pub async fn shape_behind(&self, oid: u32, xid: u32) -> Result<Option<TableShape>> {
+        loop {
+            let begin = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY";
+            self.execute("begin a look at the catalog", begin).await?;
+            let read = self.read_behind(oid, xid).await;
+            let ended = self.execute("end a look at the catalog", "COMMIT").await;
+            let found = read?;
+            ended?;
+            match found {
+                Some(shapes) => return Ok(shapes.into_iter().next()),
+                None => tokio::time::sleep(VISIBLE_POLL).await,
+            }
+        }
+    }
+
+    /// `None` if the snapshot does not have the transaction.
+    async fn read_behind(&self, oid: u32, xid: u32) -> Result<Option<Vec<TableShape>>> {
+        let sql = "SELECT pg_catalog.pg_current_snapshot()::text";
+        let row = self.query_one("read the snapshot", sql, &[]).await?;
+        let snapshot: String = get(&row, 0)?;
+        if !has_ended(xid, &snapshot) {
+            return Ok(None);
+        }
+        self.read_shapes(&[oid]).await.map(Some)
     }
 
     /// One table with the position at which it is exactly so: everything that was committed below is
@@ -187,9 +227,40 @@ fn before_page_header(at: Lsn) -> Lsn {
     if into_page <= PAGE_HEADER_BYTES { Lsn(at.0 - into_page) } else { at }
 }
 
+/// Whether a transaction of the recent past has ended for a snapshot, `xmin:xmax:xip,xip,…` in 64-bit
+/// numbers (`pg_snapshot_out`, src/backend/utils/adt/xid8funcs.c). One that cannot be read has nothing.
+fn has_ended(xid: u32, snapshot: &str) -> bool {
+    let mut parts = snapshot.splitn(3, ':').skip(1);
+    // the stream tells the lower half of a number only
+    let low = |text: &str| u32::try_from(text.parse::<u64>().ok()? & u64::from(u32::MAX)).ok();
+    let Some(xmax) = parts.next().and_then(low) else { return false };
+    let is_below = xid.wrapping_sub(xmax).cast_signed() < 0;
+    let mut running = parts.next().unwrap_or_default().split(',');
+    is_below && running.all(|running| low(running) != Some(xid))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_transaction_is_seen_once_no_snapshot_has_it_running() {
+        let cases = [
+            (99, "90:100:", true),
+            (99, "90:100:91,98", true),
+            (98, "90:100:91,98", false),
+            (100, "90:100:", false),
+            (101, "90:100:", false),
+            // the numbers have gone round
+            (5, "8589934592:8589934602:", true),
+            (u32::MAX, "8589934592:8589934602:", true),
+            (5, "8589934592:8589934602:8589934597", false),
+            (7, "", false),
+        ];
+        for (xid, snapshot, expected) in cases {
+            assert_eq!(has_ended(xid, snapshot), expected, "{xid} in {snapshot}");
+        }
+    }
 
     #[test]
     fn a_position_behind_a_page_header_is_that_of_the_page() {

@@ -72,7 +72,9 @@ impl Control {
 
     /// Takes one table out of the publication.
     pub async fn remove_from_publication(&self, name: &str, table: &TableName) -> Result<()> {
-        let sql = format!("ALTER PUBLICATION {} DROP TABLE {}", quote_ident(name), table.to_sql());
+        // each child of plain inheritance is a table of its own
+        let (publication, table_sql) = (quote_ident(name), table.to_sql());
+        let sql = format!("ALTER PUBLICATION {publication} DROP TABLE ONLY {table_sql}");
         self.execute(&format!("remove {table} from publication {name}"), &sql).await
     }
 
