@@ -369,7 +369,7 @@ impl<'s> Ingest<'s> {
                     self.transaction = Some(Transaction { final_lsn, commit_micros, xid, seq: 0 });
                 }
                 Event::Relation(relation) => {
-                    self.lanes.describe(relation).await?;
+                    self.lanes.describe(relation);
                 }
                 Event::Change { relation, lsn, change } => {
                     self.change(relation, lsn, &change, now).await?;

@@ -394,6 +394,12 @@ fn unknown_rows(env: &Env<'_>) -> Result<()> {
             "ALTER TABLE q_again DROP COLUMN n; ALTER TABLE q_again ADD COLUMN n int",
             "dropped and added again",
         ),
+        (
+            "q_again_with_rows",
+            "ALTER TABLE q_again_with_rows DROP COLUMN n; ALTER TABLE q_again_with_rows ADD COLUMN n int;
+             INSERT INTO q_again_with_rows VALUES (0, 'value1', 7)",
+            "column n was dropped and added again",
+        ),
         ("q_reserved", "ALTER TABLE q_reserved ADD COLUMN __op text", "reserved column name"),
         ("q_keyless", "ALTER TABLE q_keyless DROP CONSTRAINT q_keyless_pkey", "replica identity"),
         ("q_nothing", "ALTER TABLE q_nothing REPLICA IDENTITY NOTHING", "NOTHING"),

@@ -13,6 +13,7 @@ use crate::shell;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     ("a_table_is_added_under_load", add),
+    ("others_stay_fresh_while_a_large_table_is_added", freshness),
     ("a_quarantined_table_is_resynced_under_its_present_columns", resync),
     ("a_table_is_resynced_while_its_rows_change", resync_under_load),
     ("kill_9_in_the_middle_of_a_copy_converges", kills),
@@ -134,6 +135,56 @@ fn add(env: &Env<'_>) -> Result<()> {
     let daemon = lab.start()?;
     lab.database()
         .execute("UPDATE late SET n = 0 WHERE id % 7 = 0; DELETE FROM late WHERE id < 50")?;
+    lab.settle(&daemon)?;
+    lab.expect_equal(Expected::AnyChanges)?;
+    daemon.stop()
+}
+
+/// Seconds between two flushes where freshness is measured.
+const INTERVAL_SECS: f64 = 5.0;
+
+/// Another table changes all the time: the newest of its changes in the lake is never older than two
+/// flush intervals.
+fn freshness(env: &Env<'_>) -> Result<()> {
+    let rows = if env.full { 1_000_000 } else { 100_000 };
+    let mut lab = env.lab()?;
+    lab.set("flush.interval_sec", json!(INTERVAL_SECS))?;
+    lab.database().execute(
+        "CREATE TABLE busy (id int PRIMARY KEY, at timestamptz); INSERT INTO busy VALUES (1, now());
+         CREATE TABLE done (id int PRIMARY KEY);",
+    )?;
+    lab.init()?;
+    let daemon = lab.start()?;
+    lab.database().execute(&format!(
+        "CREATE TABLE large (id int PRIMARY KEY, v text, n numeric(12,2), at timestamptz);
+         INSERT INTO large SELECT i, md5(i::text), i / 7.0, now() FROM generate_series(1, {rows}) i;"
+    ))?;
+    let mut busy = load(
+        &lab,
+        "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM done) LOOP
+           UPDATE busy SET at = clock_timestamp(); COMMIT; PERFORM pg_sleep(0.05);
+         END LOOP; END $$",
+    )?;
+    let age = || -> Result<f64> {
+        let manifest = lab.manifest()?;
+        let newest = text(&manifest["commit_ts"]);
+        let age = format!("SELECT extract(epoch FROM clock_timestamp() - '{newest}'::timestamptz)");
+        Ok(lab.database().value(&age)?.parse()?)
+    };
+    shell::wait_for("the load to be followed", LIMIT, || {
+        Ok((age()? < INTERVAL_SECS).then_some(()))
+    })?;
+    lab.pgcdc(&["table", "add", "--no-wait", "public.large"])?.expect_code(0)?;
+    let mut oldest = 0_f64;
+    shell::wait_for("the table to be added", LIMIT, || {
+        daemon.expect_alive()?;
+        oldest = oldest.max(age()?);
+        Ok((entry(&lab, "public.large")?["state"] == "streaming").then_some(()))
+    })?;
+    println!("     {rows} rows added, the other table at most {oldest:.1} s behind");
+    lab.database().execute("INSERT INTO done VALUES (1)")?;
+    ensure!(busy.wait()?.success(), "the load failed");
+    ensure!(oldest < 2.0 * INTERVAL_SECS, "the other table was {oldest:.1} s behind");
     lab.settle(&daemon)?;
     lab.expect_equal(Expected::AnyChanges)?;
     daemon.stop()

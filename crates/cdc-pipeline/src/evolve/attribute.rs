@@ -42,7 +42,7 @@ impl TableAt {
         publishes_generated: bool,
     ) -> Result<TableAt, String> {
         let reading = Reading { schema, relation, types, shape, publishes_generated };
-        let mut columns = reading.columns().ok_or_else(|| UNCLEAR.to_owned())?;
+        let mut columns = reading.columns().ok_or_else(|| reading.why_unclear())?;
         let identity = reading.identity(&columns)?;
         columns.extend(reading.unpublished().cloned());
         columns.sort_by_key(|column| column.attnum);
@@ -84,6 +84,18 @@ impl Reading<'_> {
         let way = best.next().filter(|way| way.is_clear && best.next().is_none())?;
         let seen = self.relation.columns.iter().zip(self.types).zip(&way.attnums);
         seen.map(|((seen, pg_type), attnum)| self.column(seen, pg_type.as_ref(), *attnum)).collect()
+    }
+
+    /// A column that was exchanged for another of its name and type is told by name.
+    fn why_unclear(&self) -> String {
+        let is_exchanged = |known: &&Column| {
+            let same = |now: &SourceColumn| now.name == known.name && now.pg_type == known.pg_type;
+            self.now(known.attnum).is_none() && self.shape.table.columns.iter().any(same)
+        };
+        match self.schema.columns.iter().find(is_exchanged) {
+            Some(column) => format!("column {} was dropped and added again", column.name),
+            None => UNCLEAR.to_owned(),
+        }
     }
 
     /// The message read as these columns of the schema, then new ones.

@@ -120,6 +120,20 @@ fn a_catalog_that_is_ahead_leaves_one_way_or_none() {
 }
 
 #[test]
+fn a_column_exchanged_for_its_like_is_told_and_one_that_lives_goes_on() {
+    let known = schema(&[("id", 1, INT), ("a", 2, TEXT)]);
+    let seen = relation(&[("id", INT), ("a", TEXT)]);
+    let why = |shape: &TableShape| {
+        TableAt::described(&known, &seen, &types(&seen), shape, false).unwrap_err()
+    };
+    let exchanged = shape(&[("id", 1, INT), ("a", 3, TEXT)], 3);
+    assert_eq!(why(&exchanged), "column a was dropped and added again");
+    for now in [shape(&[("id", 1, INT), ("a", 2, TEXT)], 2), shape(&[("id", 1, INT)], 2)] {
+        assert_eq!(attnums(&known, &seen, &now), Some(vec![1, 2]));
+    }
+}
+
+#[test]
 fn only_drops_need_no_catalog_that_agrees() {
     let known = schema(&[("id", 1, INT), ("a", 2, TEXT), ("b", 3, TEXT)]);
     let seen = relation(&[("id", INT), ("b", TEXT)]);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cdc_core::{Lsn, TableName, TableSchema};
-use cdc_wal::Relation;
+use cdc_wal::{Relation, TableShape};
 use tokio::time::Instant;
 
 use super::Ingest;
@@ -81,13 +81,14 @@ impl Schemas {
 type Decision = Result<Option<Next>, String>;
 
 impl Ingest<'_> {
-    /// Decides what a relation is that was described otherwise than its table is known: its first row
-    /// that the lake lacks has come. The row is not taken yet.
+    /// Decides what a relation is: the first row behind its description that the lake lacks has come.
+    /// The row is not taken yet.
     pub(super) async fn settle(&mut self, oid: u32, xid: u32, now: Instant) -> Result<(), Error> {
         let Some((table, relation)) = self.lanes.unsettled(oid) else { return Ok(()) };
         match self.described(&table, &relation, xid).await? {
             Err(reason) => self.stop_changed(&table, reason, now),
             Ok(next) => {
+                let has_changed = next.is_some();
                 if !self.follow_schema(&table, next, now).await? {
                     return Ok(());
                 }
@@ -95,8 +96,10 @@ impl Ingest<'_> {
                     return self.stop_for(&table, error, now);
                 }
                 self.tell_known();
-                // what of the change is not in the message is in the catalog
-                self.schemas.look();
+                if has_changed {
+                    // what of the change is not in the message is in the catalog
+                    self.schemas.look();
+                }
                 Ok(())
             }
         }
@@ -114,8 +117,15 @@ impl Ingest<'_> {
         let Some((schema, ahead)) = self.lanes.schemas(table) else { return Ok(Ok(None)) };
         // first: what is asked behind it has the transaction too
         let Some(shape) = self.schemas.catalog.shape_behind(relation.oid, xid).await? else {
+            if self.lanes.is_as_known(table, relation) {
+                // its last rows
+                return Ok(Ok(None));
+            }
             return Ok(Err("it was changed and then dropped on the source".into()));
         };
+        if self.lanes.is_as_known(table, relation) && has_all(&shape, &schema) {
+            return Ok(Ok(None));
+        }
         let publishes_generated = self.schemas.catalog.publishes_generated().await?;
         let types = self.schemas.catalog.types(&relation.columns).await?;
         let at = TableAt::described(&schema, relation, &types, &shape, publishes_generated);
@@ -253,4 +263,13 @@ impl Ingest<'_> {
             watch.known.send_replace(self.lanes.known());
         }
     }
+}
+
+/// Whether no column of the schema has been dropped: none ever was then, for a number that is dropped
+/// does not come back.
+fn has_all(shape: &TableShape, schema: &TableSchema) -> bool {
+    schema
+        .columns
+        .iter()
+        .all(|column| shape.attribute(column.attnum).is_some_and(|attribute| !attribute.dropped))
 }

@@ -15,37 +15,27 @@ use crate::Error;
 use crate::commit::{CommitState, CommittedTable};
 use crate::evolve::{Known, KnownTable, OlderRows, same_type};
 
-/// A relation that was described otherwise than its table is known, and of which no row was taken
-/// since.
+/// A relation that was described, and of which no row was taken since.
 pub(super) struct Unsettled {
     pub(super) table: TableName,
     pub(super) relation: Relation,
 }
 
 impl Lanes {
-    /// Notes a description. A table that is as known gets its lane; another one waits for its first
-    /// row that the lake does not have, since rows that it has may be of any earlier shape.
-    pub(crate) async fn describe(&mut self, relation: &Relation) -> Result<(), Error> {
+    /// Notes a description, which waits for the first row that the lake does not have: rows that it has
+    /// may be of any earlier shape. What looks as known waits too, since a column that was exchanged for
+    /// another of its name and type looks the same.
+    pub(crate) fn describe(&mut self, relation: &Relation) {
         self.described.insert(relation.oid, relation.clone());
         let Some(table) = self.owner(relation) else {
             if self.ignored.insert(relation.oid) {
                 let table = relation.table();
                 tracing::warn!(%table, "table is in the publication but not followed");
             }
-            return Ok(());
+            return;
         };
-        let Some(followed) = self.tables.get_mut(&table) else { return Ok(()) };
+        let Some(followed) = self.tables.get(&table) else { return };
         self.unsettled.remove(&relation.oid);
-        let is_known = refusal(&table, followed, relation).is_none()
-            && is_as_known(&followed.schema, relation);
-        if followed.is_written && is_known {
-            followed.oid = Some(relation.oid);
-            self.unwritten.remove(&relation.oid);
-            if !self.by_oid.contains_key(&relation.oid) {
-                self.open(table, relation.oid).await?;
-            }
-            return Ok(());
-        }
         let is_written = followed.is_written;
         let buffer =
             ChangeBuffer::new(counted(&followed.schema, relation), self.opener.unrepresentable());
@@ -54,7 +44,6 @@ impl Lanes {
             let relation = relation.clone();
             self.unsettled.insert(relation.oid, Unsettled { table, relation });
         }
-        Ok(())
     }
 
     /// Whether a change must wait until its relation is settled.
@@ -68,6 +57,11 @@ impl Lanes {
     pub(crate) fn unsettled(&self, oid: u32) -> Option<(TableName, Relation)> {
         let unsettled = self.unsettled.get(&oid)?;
         Some((unsettled.table.clone(), unsettled.relation.clone()))
+    }
+
+    /// Whether a described relation has nothing that its table is not known to have.
+    pub(crate) fn is_as_known(&self, table: &TableName, relation: &Relation) -> bool {
+        self.tables.get(table).is_some_and(|followed| is_as_known(&followed.schema, relation))
     }
 
     /// Why a described relation cannot be the table of the lake, whatever its columns.
