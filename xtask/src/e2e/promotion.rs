@@ -13,6 +13,7 @@ use crate::{setup, shell};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     ("manual_promotion_holds_main_for_every_engine", held),
+    ("a_dropped_column_is_promoted_by_force_only", breaking),
     ("promotions_beside_the_stream_disturb_nothing", beside),
     ("promote_refuses_what_it_cannot_do", refused),
 ];
@@ -135,6 +136,38 @@ fn restore(lab: &Lab) -> Result<()> {
     lab.pgcdc(&["promote", "--from", &tag, "--reason", "bad release", "--force"])?
         .expect_code(0)?;
     expect_rows(lab, 3, 5)
+}
+
+/// A column that readers of `main` may use is gone on `staging`.
+fn breaking(env: &Env<'_>) -> Result<()> {
+    let lab = manual_lab(env)?;
+    let daemon = lab.start()?;
+    lab.database().execute("ALTER TABLE items DROP COLUMN v; INSERT INTO items VALUES (4)")?;
+    lab.settle(&daemon)?;
+    let diff = lab.pgcdc(&["diff", "--json", "--exit-code"])?.expect_code(3)?.json()?;
+    ensure!(diff["verdict"] == "breaking" && diff["promote_safe"] == false, "{diff}");
+    let before = refs(&lab)?;
+    lab.pgcdc(&["promote", "--reason", "release 13"])?.expect_code(3)?.expect_words(&[
+        "breaking",
+        "public.items",
+        "hint",
+    ])?;
+    ensure!(refs(&lab)? == before, "a refused promotion changed refs.json");
+    expect_rows(&lab, 3, 4)?;
+    let columns = |cut: &str| -> Result<String> {
+        let sql = "SELECT * FROM public.items ORDER BY id LIMIT 1";
+        let read = lab.query(&["--sql", sql, "--ref", cut, "-f", "csv"])?;
+        Ok(read.lines().next().unwrap_or_default().to_owned())
+    };
+    ensure!(columns("main")? == "id,v" && columns("staging")? == "id", "other columns");
+    lab.pgcdc(&["promote", "--reason", "v is not used", "--force"])?.expect_code(0)?;
+    expect_rows(&lab, 4, 4)?;
+    ensure!(columns("main")? == "id", "main has {}", columns("main")?);
+    let records = audit(&lab)?;
+    let last = records.last().context("no audit record")?;
+    ensure!(last["decision"] == "allow" && last["reason"] == "v is not used", "{last}");
+    ensure!(records.iter().any(|record| record["decision"] == "deny"), "no refusal is told");
+    daemon.stop()
 }
 
 /// Promotion after promotion under load: the daemon's commits go on over them.

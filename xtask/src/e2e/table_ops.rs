@@ -493,7 +493,7 @@ fn refused(env: &Env<'_>) -> Result<()> {
         ("add", "public.none", "not in the schemas"),
         ("add", "public.secret", "explicit exclude"),
         ("add", "public.keyless", "no replica identity"),
-        ("resync", "public.none", "not in the lake"),
+        ("resync", "public.none", "not in the schemas"),
         ("pause", "public.none", "not in the lake"),
         ("remove", "public.none", "not in the lake"),
         ("resume", "public.t", "not paused"),
