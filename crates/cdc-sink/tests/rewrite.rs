@@ -11,8 +11,9 @@ use cdc_sink::index::{
     FileRef, IdentityHasher, IndexBuilder, IndexOptions, KeyIndex, Lookups, Record,
 };
 use cdc_sink::{
-    BaseOptions, BaseTarget, BaseWriter, FileCompression, PartNumbers, RebuildFile, RewriteInput,
-    RewriteOptions, RewriteSpec, Rewritten, RowBuilder, read_identities, rebuild_index, rewrite,
+    BaseOptions, BaseTarget, BaseWriter, Constants, FileCompression, PartNumbers, RebuildFile,
+    RewriteInput, RewriteOptions, RewriteSpec, Rewritten, RowBuilder, read_identities,
+    rebuild_index, rewrite,
 };
 
 use crate::support::{self, Lake};
@@ -59,13 +60,15 @@ fn files(lake: &Lake, schema: &Arc<TableSchema>, ids: &[i64], per_file: usize) -
 struct Work {
     lake: Lake,
     schema: Arc<TableSchema>,
+    constants: Constants,
     dir: tempfile::TempDir,
 }
 
 impl Work {
     fn new(identity: Identity) -> Work {
         let dir = tempfile::tempdir().unwrap();
-        Work { lake: Lake::new(), schema: support::schema(identity), dir }
+        let (schema, constants) = (support::schema(identity), Constants::default());
+        Work { lake: Lake::new(), schema, constants, dir }
     }
 
     fn rewrite(&self, inputs: Vec<RewriteInput>, hasher: IdentityHasher) -> Rewritten {
@@ -77,7 +80,14 @@ impl Work {
             patch_dir: self.dir.path().join("patch"),
         };
         let schema = Arc::clone(&self.schema);
-        let spec = RewriteSpec { schema, inputs, epoch: Epoch(9), attempt: 1, hasher };
+        let spec = RewriteSpec {
+            schema,
+            constants: self.constants.clone(),
+            inputs,
+            epoch: Epoch(9),
+            attempt: 1,
+            hasher,
+        };
         let rewritten = rewrite(&self.lake.store, spec, options, || false);
         self.lake.runtime.block_on(rewritten).unwrap().unwrap()
     }
