@@ -124,6 +124,8 @@ pub(crate) fn reconcile(config: &Config) -> Result<ReconcileSettings> {
         replication: replication(config)?,
         refs: refs(config),
         breaker: breaker(config),
+        compaction: compaction(config),
+        buffer_bytes_max: bytes(config.limits.buffer_bytes),
         tables: Vec::new(),
         force: false,
         patience: RECONCILE_PATIENCE,

@@ -1,7 +1,9 @@
 //! What a commit does to a table, and how a commit can end.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use cdc_core::TableSchema;
 use iceberg::spec::DataFile;
 use uuid::Uuid;
 
@@ -24,6 +26,20 @@ pub struct TableChange {
     /// Which older snapshots the table keeps besides the new one and its parent; all of them
     /// without. To forget in the commit itself costs no metadata file of its own.
     pub retention: Option<Retention>,
+    /// What a current-state table becomes in the same commit. All its rows must be in `data_files`,
+    /// under this schema.
+    pub schema: Option<NewSchema>,
+}
+
+/// A schema that comes with rows which fit no other: table and rows change in one commit or not at
+/// all.
+#[derive(Clone, Debug)]
+pub struct NewSchema {
+    /// The columns and the identity.
+    pub schema: Arc<TableSchema>,
+    /// The same in the caller's own form, kept as [`Table::schema_record`] and as
+    /// [`Table::filled_record`].
+    pub record: String,
 }
 
 /// The files that a commit takes out of a table. No object is deleted.
@@ -52,7 +68,8 @@ impl TableChange {
         delete_files: Vec<DataFile>,
     ) -> Self {
         let remove = Remove::Nothing;
-        Self { stamp, branch, data_files, delete_files, remove, retention: None }
+        let (retention, schema) = (None, None);
+        Self { stamp, branch, data_files, delete_files, remove, retention, schema }
     }
 
     /// Puts data files in the place of everything that was there.

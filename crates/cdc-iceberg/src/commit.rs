@@ -24,13 +24,14 @@ use uuid::Uuid;
 
 use crate::avro::NewObject;
 use crate::first_metadata::{
-    GENERATION_PROPERTY, IDENTITY_PROPERTY, SCHEMA_PROPERTY, identity_text, next_metadata_location,
+    FILLED_PROPERTY, GENERATION_PROPERTY, IDENTITY_PROPERTY, SCHEMA_PROPERTY, identity_text,
+    next_metadata_location,
 };
 use crate::schema::{changes_schema, current_schema};
 use crate::snapshot::prepare;
 use crate::{
-    Branch, Catalog, CommitOutcome, Conflict, Error, FlushChange, LakeFiles, Result, SwapOutcome,
-    Table, TableChange, TableIdent, TablePair, Unresolved,
+    Branch, Catalog, CommitOutcome, Conflict, Error, FlushChange, LakeFiles, NewSchema, Result,
+    SwapOutcome, Table, TableChange, TableIdent, TablePair, Unresolved,
 };
 
 /// How often a commit is built anew on a table of which only another branch has moved.
@@ -108,7 +109,11 @@ impl Committer {
         let name = table.ident.to_string();
         let location = Some(table.metadata_location.as_str());
         let now = self.clock.now();
-        let prepared = prepare(&self.files, &name, &table.metadata, location, change, now).await?;
+        let base = match &change.schema {
+            Some(new) => Arc::new(under(table, new)?),
+            None => Arc::clone(&table.metadata),
+        };
+        let prepared = prepare(&self.files, &name, &base, location, change, now).await?;
         let metadata = prepared.metadata;
         let search = Search { batch_id: Some(change.stamp.batch_id), branch: change.branch };
         self.publish(table, metadata, prepared.objects, search).await
@@ -378,6 +383,23 @@ impl Attempt {
             metadata_location: self.location,
         })
     }
+}
+
+/// The metadata of a current-state table under the schema that the next snapshot brings.
+fn under(table: &Table, new: &NewSchema) -> Result<TableMetadata> {
+    let schema = current_schema(&new.schema)?;
+    let properties = HashMap::from([
+        (IDENTITY_PROPERTY.to_owned(), identity_text(&new.schema)),
+        (SCHEMA_PROPERTY.to_owned(), new.record.clone()),
+        (FILLED_PROPERTY.to_owned(), new.record.clone()),
+    ]);
+    // the file that it is made from is entered in the log with the snapshot
+    let builder = (*table.metadata).clone().into_builder(None);
+    let built = builder
+        .add_current_schema(schema)
+        .and_then(|builder| builder.set_properties(properties))
+        .and_then(TableMetadataBuilder::build);
+    Ok(built.map_err(Error::build(&table.ident, "metadata"))?.metadata)
 }
 
 pub(crate) fn encode_metadata(ident: &TableIdent, metadata: &TableMetadata) -> Result<Bytes> {

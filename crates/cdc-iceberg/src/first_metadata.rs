@@ -26,6 +26,8 @@ pub const LAKE_PROPERTY: &str = "pgcdc.lake-id";
 pub(crate) const IDENTITY_PROPERTY: &str = "pgcdc.identity";
 /// The table property with the schema in the caller's own form, set by each evolution.
 pub(crate) const SCHEMA_PROPERTY: &str = "pgcdc.schema";
+/// The same, set only by a commit that wrote all rows anew under that schema.
+pub(crate) const FILLED_PROPERTY: &str = "pgcdc.filled-schema";
 /// The table property that moves a table's metadata out of `metadata/`.
 const METADATA_PATH_PROPERTY: &str = "write.metadata.path";
 /// Ids of unpartitioned specs end below this one (Iceberg spec, partition evolution).

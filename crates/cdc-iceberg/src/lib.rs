@@ -96,7 +96,9 @@ mod table;
 
 pub use arrow_schema::{arrow_type, base_arrow_schema, delta_arrow_schema};
 pub use catalog::{Catalog, CreateOutcome, SwapOutcome};
-pub use change::{CommitOutcome, Conflict, FlushChange, Remove, TableChange, Unresolved};
+pub use change::{
+    CommitOutcome, Conflict, FlushChange, NewSchema, Remove, TableChange, Unresolved,
+};
 pub use commit::{Committer, FlushOutcome};
 pub use create::InitialContent;
 pub use deleted_rows::{DeletedRows, load_deleted_rows};

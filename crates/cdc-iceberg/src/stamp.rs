@@ -37,10 +37,12 @@ pub enum CommitKind {
     Expire,
     /// A change of the schema.
     Schema,
+    /// A rewrite in which older rows get the constant of a new column.
+    Fill,
 }
 
 impl CommitKind {
-    const ALL: [CommitKind; 8] = [
+    const ALL: [CommitKind; 9] = [
         CommitKind::Flush,
         CommitKind::Init,
         CommitKind::Add,
@@ -49,6 +51,7 @@ impl CommitKind {
         CommitKind::Truncate,
         CommitKind::Expire,
         CommitKind::Schema,
+        CommitKind::Fill,
     ];
 
     /// The text in the summary.
@@ -62,6 +65,7 @@ impl CommitKind {
             CommitKind::Truncate => "truncate",
             CommitKind::Expire => "expire",
             CommitKind::Schema => "schema",
+            CommitKind::Fill => "fill",
         }
     }
 }

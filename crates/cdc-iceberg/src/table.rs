@@ -7,7 +7,7 @@ use cdc_core::Lsn;
 use iceberg::spec::{MAIN_BRANCH, SnapshotRef, TableMetadata};
 use uuid::Uuid;
 
-use crate::first_metadata::{GENERATION_PROPERTY, SCHEMA_PROPERTY};
+use crate::first_metadata::{FILLED_PROPERTY, GENERATION_PROPERTY, SCHEMA_PROPERTY};
 use crate::{TableIdent, stamp};
 
 /// The branch a commit goes to.
@@ -74,6 +74,12 @@ impl Table {
     /// the first.
     pub fn schema_record(&self) -> Option<&str> {
         self.metadata.properties().get(SCHEMA_PROPERTY).map(String::as_str)
+    }
+
+    /// The schema of the last commit that changed table and rows at once
+    /// ([`NewSchema`](crate::NewSchema)), in the same form; none before the first.
+    pub fn filled_record(&self) -> Option<&str> {
+        self.metadata.properties().get(FILLED_PROPERTY).map(String::as_str)
     }
 
     /// Rows of a branch that are live: those of its data files less the deleted positions, as its

@@ -1,16 +1,18 @@
 //! Field ids and types on their way from the lake's schema through metadata and Parquet files.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cdc_core::{Column, FieldId, StoredType};
 use cdc_iceberg::{
-    Branch, TablePair, base_arrow_schema, changes_schema, current_schema, delta_arrow_schema,
+    Branch, CommitKind, NewSchema, TableChange, TablePair, base_arrow_schema, changes_schema,
+    current_schema, delta_arrow_schema,
 };
 use iceberg::spec::Schema;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::LogicalType;
 
-use crate::sample::{committed, in_memory, schema, upsert};
+use crate::sample::{committed, in_memory, schema, stamp, upsert};
 
 fn ids(schema: &Schema) -> BTreeMap<i32, String> {
     schema.field_id_to_name_map().iter().map(|(id, name)| (*id, name.clone())).collect()
@@ -120,6 +122,43 @@ async fn an_added_column_gets_its_id_in_both_tables_and_old_snapshots_keep_their
     let head = sample.pair.current.head(Branch::Main).unwrap();
     assert!(head.schema(&sample.pair.current.metadata).unwrap().field_by_id(117).is_some());
     assert_eq!(crate::reading::rows(&sample, &sample.pair.current).await, sample.rows);
+}
+
+#[tokio::test]
+async fn a_schema_and_the_rows_that_need_it_are_one_commit() {
+    let mut sample = in_memory().await;
+    sample.flush(&[upsert(3)]).await;
+    let before = sample.pair.current.clone();
+    let mut schema = sample.schema.clone();
+    schema.version += 1;
+    schema.columns.remove(1);
+    let change = TableChange {
+        schema: Some(NewSchema { schema: Arc::new(schema.clone()), record: "record 2".into() }),
+        ..TableChange::replace_all(stamp(CommitKind::Fill, 1), Branch::Main, Vec::new())
+    };
+    let after = committed(sample.committer.commit(&before, &change).await.unwrap());
+    let (old, new) = (&before.metadata, &after.metadata);
+    assert_eq!(new.metadata_log().len(), old.metadata_log().len() + 1);
+    assert_eq!(new.snapshots().len(), old.snapshots().len() + 1);
+    let head = after.head(Branch::Main).unwrap();
+    assert_eq!(head.schema(new).unwrap().field_by_id(101), None);
+    assert_eq!(new.current_schema().field_by_id(101), None);
+    let parent = before.head(Branch::Main).unwrap();
+    assert!(parent.schema(new).unwrap().field_by_id(101).is_some());
+    assert_eq!(
+        (after.schema_record(), after.filled_record()),
+        (Some("record 2"), Some("record 2"))
+    );
+    assert_eq!(after.live_rows(Branch::Main), Some(0));
+    assert_eq!(after.newest_lsn_to(Branch::Main), before.newest_lsn_to(Branch::Main));
+
+    // what comes without rows leaves the record of those
+    let later = sample.committer.evolve_current(&after, &sample.schema, "record 3").await;
+    let later = committed(later.unwrap());
+    assert_eq!(
+        (later.schema_record(), later.filled_record()),
+        (Some("record 3"), Some("record 2"))
+    );
 }
 
 #[tokio::test]

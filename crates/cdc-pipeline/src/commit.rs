@@ -181,6 +181,18 @@ impl CommitState {
         Ok(self.receipt())
     }
 
+    /// The written tables whose schema the manifest does not have yet.
+    pub(crate) fn ahead_in_schema(&self) -> Vec<TableName> {
+        let manifest = &self.manifest.value;
+        let is_written =
+            |table: &TableName| manifest.tables.get(table).is_some_and(TableEntry::is_written);
+        let is_ahead = |(table, committed): &(&TableName, &CommittedTable)| {
+            let version = manifest.schemas.get(*table).map(|schema| schema.version);
+            is_written(table) && version.is_some_and(|version| version < committed.schema.version)
+        };
+        self.tables.iter().filter(is_ahead).map(|(table, _)| table.clone()).collect()
+    }
+
     /// Tables that are not followed any more are not committed to.
     pub(crate) fn forget_excluded(&mut self) {
         let known = &self.manifest.value.tables;
@@ -280,6 +292,7 @@ impl CommitState {
                 delete_files: delete_file.into_iter().collect(),
                 remove: if output.truncate { Remove::Everything } else { Remove::Nothing },
                 retention: self.kept.of_current(table, &self.manifest.value),
+                schema: None,
             };
             let outcome = self.lake.tables.commit(&committed.pair.current, &change).await;
             let current = self.settle(table, outcome).await?;
@@ -417,10 +430,7 @@ impl CommitState {
             if !next.tables.get(table).is_some_and(TableEntry::is_written) {
                 continue;
             }
-            let version = next.schemas.get(table).map(|schema| schema.version);
-            if version.is_some_and(|version| version != committed.schema.version) {
-                next.set_schema(&committed.schema);
-            }
+            note_schema(&mut next, &committed.schema);
             let Some(entry) = next.tables.get_mut(table) else { continue };
             let metadata_location = Some(&committed.pair.current.metadata_location);
             let is_named = entry.metadata_location.as_ref() == metadata_location
@@ -457,6 +467,14 @@ impl CommitState {
             change.record(&mut next, name.lsn_to, name.epoch);
         }
         next
+    }
+}
+
+/// Enters the schema of a table where the manifest has another one.
+pub(crate) fn note_schema(next: &mut Manifest, schema: &TableSchema) {
+    let version = next.schemas.get(&schema.table).map(|known| known.version);
+    if version.is_some_and(|version| version != schema.version) {
+        next.set_schema(schema);
     }
 }
 

@@ -30,7 +30,7 @@ use crate::live::{LiveFacts, LiveWriter};
 use crate::meters::Meters;
 use crate::open_lane::LaneOpener;
 use crate::promotion::adopt_staging;
-use crate::recover::{committed_state, complete_changelogs, furthest_beyond};
+use crate::recover::{committed_state, complete_changelogs, complete_fills, furthest_beyond};
 use crate::refs::make_up_refs;
 use crate::settings::DaemonSettings;
 use crate::table_ops::CopyContext;
@@ -85,8 +85,9 @@ pub async fn run(
     let catalogs = SourceCatalog::of(source);
     let copied_from = Some(source.clone());
     let source = source.connector();
-    let fence = None;
-    let mut daemon = Daemon { settings, source, catalogs, copied_from, lake, breaker, stop, fence };
+    let (fence, cut_before) = (None, None);
+    let mut daemon =
+        Daemon { settings, source, catalogs, copied_from, lake, breaker, stop, fence, cut_before };
     let result = daemon.sessions(&mut ends).await;
     if let Err(error) = &result {
         tell_end(settings, &daemon.lake.meters, error);
@@ -119,8 +120,9 @@ pub async fn follow(
     let breaker = Arc::new(Breaker::new(settings.breaker));
     let (live, _) = watch::channel(first_facts(&manifest));
     let (_nobody, asks) = mpsc::channel(ASKS_WAITING_MAX);
-    let (copied_from, fence) = (None, None);
-    let mut daemon = Daemon { settings, source, catalogs, copied_from, lake, breaker, stop, fence };
+    let (copied_from, fence, cut_before) = (None, None, None);
+    let mut daemon =
+        Daemon { settings, source, catalogs, copied_from, lake, breaker, stop, fence, cut_before };
     daemon.sessions(&mut Ends { live, asks }).await
 }
 
@@ -168,6 +170,8 @@ struct Daemon<'d> {
     stop: &'d CancellationToken,
     /// Raised by the first session whose stream could be opened.
     fence: Option<Fence>,
+    /// A transaction before which the next session ends an epoch.
+    cut_before: Option<Lsn>,
 }
 
 impl Daemon<'_> {
@@ -186,6 +190,9 @@ impl Daemon<'_> {
                 // what was not flushed is replayed at the next start
                 tracing::warn!(error = cdc_core::chain(&error), "source lost while draining");
                 return Ok(());
+            }
+            if let Error::CutNeeded { final_lsn, .. } = &error {
+                self.cut_before = Some(*final_lsn);
             }
             let has_streamed = ends.live.borrow().state == LiveState::Streaming;
             if has_streamed && began.elapsed() >= PROGRESS_AFTER {
@@ -233,6 +240,7 @@ impl Daemon<'_> {
         }
         adopt_staging(&mut state).await?;
         complete_changelogs(&mut state).await?;
+        complete_fills(&mut state).await?;
         let (settings, manifest) = (self.settings, &state.manifest.value);
         let (slot, lsn) = (&manifest.source.slot, manifest.covered_lsn);
         tracing::info!(slot, %lsn, "streaming started");
@@ -260,7 +268,8 @@ impl Daemon<'_> {
         let schemas = self.schemas(manifest, &lanes);
         let start = Start { stream, state, lanes, catch_up, schemas, copies };
         let ingest = Ingest::new(settings, start, self.stop.clone(), ends.live.clone())
-            .answering(&mut ends.asks);
+            .answering(&mut ends.asks)
+            .cutting_before(self.cut_before);
         let drain_timeout = settings.flush.drain_timeout;
         tokio::select! {
             biased;

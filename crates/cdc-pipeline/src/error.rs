@@ -258,6 +258,20 @@ pub enum Error {
     /// A signal came while compact was at work.
     #[error("compact was interrupted; hint: what was committed stays, run it again for the rest")]
     CompactStopped,
+    /// A signal came while older rows were written anew.
+    #[error("{table}: older rows have no value for a new column yet; hint: the next start goes on")]
+    FillStopped {
+        /// The table.
+        table: TableName,
+    },
+    /// A transaction in the middle of which a table changes must begin an epoch of its own.
+    #[error("{table} changed inside a transaction; the epoch before it ends first")]
+    CutNeeded {
+        /// The table.
+        table: TableName,
+        /// The LSN of the transaction's commit record.
+        final_lsn: Lsn,
+    },
     /// A signal came while init was at work.
     #[error("init was interrupted; hint: nothing was left behind, run it again")]
     Interrupted,
@@ -500,9 +514,11 @@ impl Error {
             | Error::Behind { .. }
             | Error::BehindSchema { .. }
             | Error::NotReconciled { .. } => ErrorKind::Transient,
-            Error::VerifyTimeout { .. } | Error::VerifyStopped | Error::CompactStopped => {
-                ErrorKind::Transient
-            }
+            Error::VerifyTimeout { .. }
+            | Error::VerifyStopped
+            | Error::CompactStopped
+            | Error::FillStopped { .. }
+            | Error::CutNeeded { .. } => ErrorKind::Transient,
             Error::Leased { .. }
             | Error::ManifestConflict
             | Error::Fenced { .. }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use cdc_core::{TableName, TableSchema, failpoint};
-use cdc_iceberg::{CommitKind, CommitOutcome, Table, TableChange, TablePair};
+use cdc_iceberg::{CommitKind, CommitOutcome, Stamp, Table, TableChange, TablePair};
 use cdc_manifest::schema_record;
 use futures::FutureExt;
 
@@ -77,10 +77,26 @@ impl CommitState {
         let mut current = self.evolve_side(name, &schema, &pair.current, Side::Current).await?;
         let mut changes = self.evolve_side(name, &schema, &pair.changes, Side::Changes).await?;
         if is_alone {
-            current = self.show_schema(name, table, current).await?;
-            changes = self.show_schema(name, table, changes).await?;
+            let stamp = self.stamp_of(name, CommitKind::Schema);
+            current = self.show_schema(stamp.clone(), table, current).await?;
+            changes = self.show_schema(stamp, table, changes).await?;
         }
         Ok((table.clone(), TablePair { current, changes }))
+    }
+
+    /// Gives a changelog the schema that its table has already, without rows of its own. May be
+    /// repeated.
+    pub(crate) async fn evolve_changelog(&self, schema: &TableSchema) -> Result<Table, Error> {
+        let table = &schema.table;
+        let committed = self.tables.get(table).ok_or_else(|| Error::BadManifest {
+            detail: format!("table {table} has changed but no entry"),
+        })?;
+        let changes = &committed.pair.changes;
+        let record = schema_record(schema)?;
+        let outcome = self.set_schema(changes, schema, &record, Side::Changes).await;
+        let changes = self.settle(table, outcome).await?;
+        let stamp = self.standing_stamp(&changes, CommitKind::Schema);
+        self.show_schema(stamp, table, changes).await
     }
 
     async fn evolve_side(
@@ -132,18 +148,17 @@ impl CommitState {
     /// A snapshot with the files of the one before and the present schema.
     async fn show_schema(
         &self,
-        name: &BatchName,
+        stamp: Stamp,
         table: &TableName,
         on: Table,
     ) -> Result<Table, Error> {
         let branch = self.lake.branch;
         let shown = on.head(branch).and_then(|snapshot| snapshot.schema_id());
-        if on.find_batch(branch, name.id).is_some()
+        if on.find_batch(branch, stamp.batch_id).is_some()
             || shown == Some(on.metadata.current_schema_id())
         {
             return Ok(on);
         }
-        let stamp = self.stamp_of(name, CommitKind::Schema);
         let change = TableChange::append(stamp, branch, Vec::new());
         let outcome = self.lake.tables.commit(&on, &change).await;
         self.settle(table, outcome).await

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::commit::{BatchName, CommitState, EpochContent, FlushReceipt};
-use crate::compact::{Finish, Finished};
+use crate::compact::{Finish, Finished, Moved};
 use crate::control::VerifiedRecord;
 use crate::meters::level;
 use crate::quarantine::Stop;
@@ -66,11 +66,13 @@ pub(crate) struct Done {
     pub(crate) has_new_states: bool,
     /// The table that was compacted in the same job.
     pub(crate) finished: Option<Finished>,
+    /// Where the rows of a table went.
+    pub(crate) moved: Option<Moved>,
 }
 
 impl Done {
     /// Nothing but a receipt.
-    fn with(receipt: FlushReceipt) -> Done {
+    pub(crate) fn with(receipt: FlushReceipt) -> Done {
         Done {
             receipt,
             tables: Vec::new(),
@@ -78,6 +80,7 @@ impl Done {
             changed: Vec::new(),
             has_new_states: false,
             finished: None,
+            moved: None,
         }
     }
 }
@@ -149,6 +152,7 @@ impl FlushJob {
             stopped: stops.into_iter().map(|stop| stop.table).collect(),
             changed: changes,
             finished: None,
+            moved: None,
         })
     }
 }
@@ -170,9 +174,9 @@ async fn upload_and_commit(
 }
 
 /// A table's way from its committed schema to the next.
-type Reconciled = (Arc<TableSchema>, Vec<SchemaStep>);
+pub(crate) type Reconciled = (Arc<TableSchema>, Vec<SchemaStep>);
 
-fn reconciled(state: &CommitState, evolved: &[Arc<TableSchema>]) -> Vec<Reconciled> {
+pub(crate) fn reconciled(state: &CommitState, evolved: &[Arc<TableSchema>]) -> Vec<Reconciled> {
     let steps = |schema: &Arc<TableSchema>| {
         let before = state.tables.get(&schema.table)?;
         Some((Arc::clone(schema), before.schema.steps_to(schema)))
@@ -181,7 +185,7 @@ fn reconciled(state: &CommitState, evolved: &[Arc<TableSchema>]) -> Vec<Reconcil
 }
 
 /// Says which tables have another schema since this epoch.
-fn tell_reconciled(state: &CommitState, told: &[Reconciled]) {
+pub(crate) fn tell_reconciled(state: &CommitState, told: &[Reconciled]) {
     for (schema, steps) in told {
         let (table, version) = (&schema.table, schema.version);
         let changes: Vec<String> = steps.iter().map(ToString::to_string).collect();
@@ -274,6 +278,7 @@ pub(crate) async fn record(
 /// Commits what compaction has prepared for a table.
 pub(crate) async fn compact(state: &mut CommitState, finish: Finish) -> Result<Done, Error> {
     let Finish { table, prepared, retention_text } = finish;
-    let finished = state.finish_table(&table, prepared, &retention_text).await?;
-    Ok(Done { finished: Some(finished), ..Done::with(state.receipt()) })
+    let mut finished = state.finish_table(&table, prepared, &retention_text).await?;
+    let moved = finished.moved.take();
+    Ok(Done { finished: Some(finished), moved, ..Done::with(state.receipt()) })
 }

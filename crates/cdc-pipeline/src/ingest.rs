@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use crate::batch::Batch;
 use crate::commit::{BatchName, CommitState, FlushReceipt};
-use crate::compact::{Compactor, MEMORY_PART, Step, Workshop};
+use crate::compact::{Compactor, Step, Workshop};
 use crate::control::{Ask, Command, Reply, VerifiedRecord};
 use crate::cut::{CutState, grant};
 use crate::evolve::Found;
@@ -69,6 +69,8 @@ pub(crate) struct Ingest<'s> {
     /// The furthest position that some table reached beyond the manifest before a crash. The first
     /// cut is not below it.
     catch_up: Option<CatchUp>,
+    /// A transaction that begins an epoch, by the LSN of its commit record.
+    cut_before: Option<Lsn>,
     epoch: Epoch,
     stop: CancellationToken,
     draining: bool,
@@ -154,12 +156,10 @@ impl<'s> Ingest<'s> {
         let manifest = &state.manifest.value;
         live.send_modify(|live| live.last_error = quarantine::summary(manifest));
         meters.table_states(manifest);
-        let workshop = Workshop {
-            settings: settings.compaction.clone(),
-            compression: settings.lake.compression,
-            memory_bytes_max: settings.buffer_bytes_max / MEMORY_PART,
-            state_dir: settings.lake.state_dir.clone(),
-        };
+        let mut batch = Batch::after(manifest.covered_lsn);
+        if catch_up.is_none() && !state.ahead_in_schema().is_empty() {
+            batch.change_schema(Instant::now());
+        }
         Ingest {
             settings,
             acker: stream.acker(),
@@ -167,12 +167,12 @@ impl<'s> Ingest<'s> {
             stream,
             relations: RelationCache::new(),
             lanes,
-            batch: Batch::after(manifest.covered_lsn),
+            batch,
             token: None,
             transaction: None,
             idle: None,
             epoch: manifest.epoch.next(),
-            compactor: Compactor::new(workshop, &state.lake, manifest),
+            compactor: Compactor::new(workshop(settings), &state.lake, manifest),
             ops: TableOps::new(copies, manifest),
             state: Some(state),
             flush: None,
@@ -180,6 +180,7 @@ impl<'s> Ingest<'s> {
             last_flush_began: None,
             last_cover: None,
             catch_up,
+            cut_before: None,
             stop,
             draining: false,
             live,
@@ -195,6 +196,12 @@ impl<'s> Ingest<'s> {
     /// Answers these requests as well.
     pub(crate) fn answering(mut self, asks: &'s mut mpsc::Receiver<Ask>) -> Self {
         self.cut = CutState::new(Some(asks));
+        self
+    }
+
+    /// Ends an epoch before the transaction whose commit record is at this position.
+    pub(crate) fn cutting_before(mut self, final_lsn: Option<Lsn>) -> Self {
+        self.cut_before = final_lsn;
         self
     }
 
@@ -365,6 +372,7 @@ impl<'s> Ingest<'s> {
                     self.close_at_cut(final_lsn).await?;
                     // behind an exact cut: it makes a cut at the copy
                     self.apply_copies().await?;
+                    self.end_epoch_before(final_lsn).await?;
                     now = Instant::now();
                     self.transaction = Some(Transaction { final_lsn, commit_micros, xid, seq: 0 });
                 }
@@ -566,7 +574,9 @@ impl<'s> Ingest<'s> {
                     return Flushed { state, outcome };
                 }
                 match crate::flush::compact(&mut state, finish).await {
-                    Ok(compacted) => done.finished = compacted.finished,
+                    Ok(compacted) => {
+                        (done.finished, done.moved) = (compacted.finished, compacted.moved);
+                    }
                     Err(error) => outcome = Err(error),
                 }
             }
@@ -605,8 +615,7 @@ impl<'s> Ingest<'s> {
         if done.has_new_states {
             self.tables_changed(std::mem::take(&mut done.changed), &state.manifest.value).await;
         }
-        let moved = done.finished.as_mut().and_then(|finished| finished.moved.take());
-        self.lanes.reopen(&state, &done.tables, moved).await?;
+        self.lanes.reopen(&state, &done.tables, done.moved.take()).await?;
         if let Some(finished) = &done.finished {
             self.compactor.finished(finished, &state.manifest.value);
         }
@@ -728,6 +737,11 @@ impl Ingest<'_> {
         meters.channel_blocked_seconds.inc_by((progress.blocked - blocked).as_secs_f64());
         self.counted_waits = (progress.full_count, progress.blocked);
     }
+}
+
+/// What rewrites of this daemon work with.
+fn workshop(settings: &DaemonSettings) -> Workshop {
+    Workshop::new(&settings.lake, &settings.compaction, settings.buffer_bytes_max)
 }
 
 /// The end of the running flush; pending while there is none.

@@ -86,6 +86,8 @@ pub(crate) struct Lane {
     covered: Lsn,
     /// Changes since the last flush.
     changes: u64,
+    /// Those of them that the open transaction made.
+    open_changes: u64,
     /// Bytes that the writer held when it was last free.
     writer_bytes: usize,
     /// The hasher of its key index.
@@ -172,6 +174,7 @@ impl Lanes {
             first_part,
             waiting: Vec::new(),
             changes: 0,
+            open_changes: 0,
             writer_bytes: 0,
         });
         Ok(())
@@ -196,6 +199,7 @@ impl Lanes {
     pub(crate) fn commit(&mut self, end_lsn: Lsn) {
         for lane in &mut self.lanes {
             lane.buffer.commit(end_lsn);
+            lane.open_changes = 0;
         }
     }
 
@@ -377,6 +381,7 @@ impl Lane {
     ) -> Result<u64, Error> {
         let numbers = self.buffer.push(change, at, epoch)?;
         self.changes += 1;
+        self.open_changes += 1;
         Ok(numbers)
     }
 

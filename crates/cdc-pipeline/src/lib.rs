@@ -22,6 +22,7 @@ mod evolve;
 mod evolve_tables;
 mod fence;
 mod fence_tables;
+mod fill;
 mod flush;
 mod ingest;
 mod init;

@@ -15,16 +15,19 @@ use cdc_core::{Epoch, Lsn, SchemaStep, TableName, TableSchema};
 use cdc_manifest::{Manifest, TableEntry, TableState};
 use cdc_wal::{Source, TableShape};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::Error;
 use crate::commit::{BatchName, CommitState, EpochContent};
+use crate::compact::{CompactionSettings, Workshop};
 use crate::control::{Command, ControlClient};
 use crate::evolve::{Evolution, OlderRows, SchemaCatalog, SourceCatalog, TableAt};
 use crate::fence::{Breaker, BreakerSettings, Fence};
+use crate::fill::{Filling, fill};
 use crate::lake::Lake;
 use crate::lease::Lease;
-use crate::recover::{committed_state, furthest_beyond};
+use crate::recover::{committed_state, complete_fills, furthest_beyond};
 use crate::settings::{LakeSettings, RefSettings, ReplicationSettings};
 use crate::verify::expect_nothing_pending;
 
@@ -42,6 +45,10 @@ pub struct ReconcileSettings {
     pub refs: RefSettings,
     /// When conflicts over the manifest are too many.
     pub breaker: BreakerSettings,
+    /// How older rows are written anew that get the value of a new column.
+    pub compaction: CompactionSettings,
+    /// The byte budget, of which that takes a part.
+    pub buffer_bytes_max: usize,
     /// Only these tables; all if empty.
     pub tables: Vec<TableName>,
     /// Whether the plan is applied.
@@ -113,6 +120,14 @@ struct Job<'a> {
     settings: &'a ReconcileSettings,
     source: &'a Source,
     lake: Lake,
+}
+
+/// What is pending, exactly.
+struct Exactly {
+    content: EpochContent,
+    fillings: Vec<Filling>,
+    /// The position up to which it holds.
+    until: Lsn,
 }
 
 /// A plan with what it was made from.
@@ -198,8 +213,9 @@ impl Job<'_> {
         if furthest_beyond(&state).is_some() {
             return Err(behind());
         }
-        let (content, until) = self.exactly(&plan, &state).await?;
-        if content.evolved.is_empty() {
+        complete_fills(&mut state).await?;
+        let Exactly { content, fillings, until } = self.exactly(&plan, &state).await?;
+        if content.evolved.is_empty() && state.ahead_in_schema().is_empty() {
             // it changed again since the plan was made
             tokio::time::sleep(POLL_INTERVAL).await;
             return Ok(());
@@ -216,21 +232,25 @@ impl Job<'_> {
             lsn_to: manifest.covered_lsn,
             commit_micros: manifest.commit_ts.timestamp_micros(),
         };
+        let lake = &self.settings.lake;
+        let (how, bytes) = (&self.settings.compaction, self.settings.buffer_bytes_max);
+        let workshop = Workshop::new(lake, how, bytes);
+        for filling in fillings {
+            fill(&mut state, &workshop, filling, &CancellationToken::new()).await?;
+        }
         state.commit(&name, &content).await?;
         Ok(())
     }
 
-    /// The pending tables exactly as they are, and the position up to which that holds.
-    async fn exactly(
-        &self,
-        plan: &Plan,
-        state: &CommitState,
-    ) -> Result<(EpochContent, Lsn), Error> {
+    /// The pending tables as they are at one position.
+    async fn exactly(&self, plan: &Plan, state: &CommitState) -> Result<Exactly, Error> {
         let manifest = &state.manifest.value;
         let mut catalog = SourceCatalog::new(self.source.clone(), &manifest.source.publication);
         let publishes_generated = catalog.publishes_generated().await?;
         let evolution = Evolution { types: &self.settings.replication.types, publishes_generated };
-        let (mut content, mut until) = (EpochContent::default(), Lsn::ZERO);
+        let (mut content, mut fillings) = (EpochContent::default(), Vec::new());
+        let mut until = Lsn::ZERO;
+        let policy = self.settings.replication.types.policy.unrepresentable;
         for (table, planned) in plan.pending() {
             let Some(committed) = state.tables.get(table) else { continue };
             let Some(oid) = planned.oid else { continue };
@@ -240,14 +260,19 @@ impl Job<'_> {
             let older = older_rows(entry.and_then(|entry| entry.source_filenode), &shape);
             let (schema, ahead) = (&committed.schema, committed.ahead.as_deref());
             let at = TableAt::exactly(&shape);
-            if let Ok(Some(next)) = evolution.next(schema, &at, &shape, older, ahead)
-                && next.fills.is_empty()
-            {
-                content.evolved.push(Arc::new(next.schema));
-                content.filenodes.push((table.clone(), Some(shape.filenode)));
+            let Ok(Some(next)) = evolution.next(schema, &at, &shape, older, ahead) else {
+                continue;
+            };
+            let mut schema = Arc::new(next.schema);
+            if !next.fills.is_empty() {
+                let filling = Filling::of((*schema).clone(), &next.fills, policy)?;
+                schema = Arc::clone(&filling.schema);
+                fillings.push(filling);
             }
+            content.evolved.push(schema);
+            content.filenodes.push((table.clone(), Some(shape.filenode)));
         }
-        Ok((content, until))
+        Ok(Exactly { content, fillings, until })
     }
 }
 
@@ -303,18 +328,7 @@ fn plan_table(
     };
     let older = older_rows(entry.source_filenode, shape);
     let judged = evolution.next(schema, &at, shape, older, None);
-    TablePlan {
-        steps: schema.steps_to(&next),
-        to: next.version,
-        blocked: match judged {
-            Ok(Some(next)) if !next.fills.is_empty() => {
-                Some("older rows have a value in a new column".into())
-            }
-            Ok(_) => None,
-            Err(reason) => Some(reason),
-        },
-        ..plan
-    }
+    TablePlan { steps: schema.steps_to(&next), to: next.version, blocked: judged.err(), ..plan }
 }
 
 fn older_rows(known: Option<u64>, shape: &TableShape) -> OlderRows {

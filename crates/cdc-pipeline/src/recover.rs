@@ -65,7 +65,8 @@ pub(crate) async fn committed_state(
 }
 
 /// The table under the schema that its rows end with. One that a crash left ahead of the manifest may
-/// have a later schema than that; without rows under it, it is kept for the ids that it gave.
+/// have a later schema than that; without rows under it, it is kept for the ids that it gave. A schema
+/// for which all rows were written anew came with those.
 fn with_schema(
     table: &TableName,
     entry: &TableEntry,
@@ -73,8 +74,10 @@ fn with_schema(
     pair: TablePair,
     branch: Branch,
 ) -> Result<CommittedTable, Error> {
-    let record = pair.current.schema_record();
-    let record = record.map(|text| parse_schema_record(table, text)).transpose()?;
+    let parse = |text: &str| parse_schema_record(table, text);
+    let filled = pair.current.filled_record().map(parse).transpose()?;
+    let schema = filled.filter(|filled| filled.version > schema.version).unwrap_or(schema);
+    let record = pair.current.schema_record().map(parse).transpose()?;
     let later = record.filter(|later| later.version > schema.version);
     let has_more = pair.current.newest_lsn_to(branch) > entry.lsn_to;
     let (schema, ahead) = match later {
@@ -126,6 +129,21 @@ pub(crate) async fn complete_changelogs(state: &mut CommitState) -> Result<(), E
     Ok(())
 }
 
+/// Gives each changelog the schema of its table where a crash came between the two.
+pub(crate) async fn complete_fills(state: &mut CommitState) -> Result<(), Error> {
+    for table in state.ahead_in_schema() {
+        let Some(schema) = state.tables.get(&table).map(|table| Arc::clone(&table.schema)) else {
+            continue;
+        };
+        let changes = state.evolve_changelog(&schema).await?;
+        tracing::info!(%table, version = schema.version, "older rows are filled already");
+        if let Some(committed) = state.tables.get_mut(&table) {
+            committed.pair.changes = changes;
+        }
+    }
+    Ok(())
+}
+
 /// The names of a table's two Iceberg tables.
 pub(crate) fn iceberg_idents(
     table: &TableName,
@@ -159,7 +177,7 @@ async fn complete_changelog(
         .filter_map(|snapshot| Some((snapshot, Stamp::of(snapshot)?)))
         .take_while(|(_, stamp)| stamp.lsn_to > reached)
         // a rewrite adds files with rows that are in the changelog already
-        .filter(|(_, stamp)| stamp.kind != CommitKind::Compact)
+        .filter(|(_, stamp)| !matches!(stamp.kind, CommitKind::Compact | CommitKind::Fill))
         .collect();
     for (snapshot, stamp) in missing.into_iter().rev() {
         let files = lake.tables.files();

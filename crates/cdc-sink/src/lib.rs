@@ -54,6 +54,7 @@ mod body;
 mod buffer;
 mod chunk;
 mod columns;
+mod constants;
 mod delta;
 mod encoded;
 mod encoding;
@@ -69,6 +70,7 @@ pub use base::{BaseOptions, BaseStep, BaseTarget, BaseWriter, IndexedRows, PartN
 pub use body::Body;
 pub use buffer::ChangeBuffer;
 pub use chunk::{Chunk, CommitRun, chunks_after};
+pub use constants::Constants;
 pub use delta::{DeltaContext, DeltaOptions, DeltaOutput, DeltaWriter, OpCounts, index_identity};
 pub use encoded::EncodedFile;
 pub use encoding::FileCompression;

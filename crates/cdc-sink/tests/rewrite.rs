@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::AsArray;
+use arrow::array::{Array as _, AsArray};
 use arrow::datatypes::Int64Type;
 use cdc_core::*;
 use cdc_iceberg::RowSet;
@@ -11,8 +11,9 @@ use cdc_sink::index::{
     FileRef, IdentityHasher, IndexBuilder, IndexOptions, KeyIndex, Lookups, Record,
 };
 use cdc_sink::{
-    BaseOptions, BaseTarget, BaseWriter, FileCompression, PartNumbers, RebuildFile, RewriteInput,
-    RewriteOptions, RewriteSpec, Rewritten, RowBuilder, read_identities, rebuild_index, rewrite,
+    BaseOptions, BaseTarget, BaseWriter, Constants, FileCompression, PartNumbers, RebuildFile,
+    RewriteInput, RewriteOptions, RewriteSpec, Rewritten, RowBuilder, read_identities,
+    rebuild_index, rewrite,
 };
 
 use crate::support::{self, Lake};
@@ -59,13 +60,15 @@ fn files(lake: &Lake, schema: &Arc<TableSchema>, ids: &[i64], per_file: usize) -
 struct Work {
     lake: Lake,
     schema: Arc<TableSchema>,
+    constants: Constants,
     dir: tempfile::TempDir,
 }
 
 impl Work {
     fn new(identity: Identity) -> Work {
         let dir = tempfile::tempdir().unwrap();
-        Work { lake: Lake::new(), schema: support::schema(identity), dir }
+        let (schema, constants) = (support::schema(identity), Constants::default());
+        Work { lake: Lake::new(), schema, constants, dir }
     }
 
     fn rewrite(&self, inputs: Vec<RewriteInput>, hasher: IdentityHasher) -> Rewritten {
@@ -77,7 +80,14 @@ impl Work {
             patch_dir: self.dir.path().join("patch"),
         };
         let schema = Arc::clone(&self.schema);
-        let spec = RewriteSpec { schema, inputs, epoch: Epoch(9), attempt: 1, hasher };
+        let spec = RewriteSpec {
+            schema,
+            constants: self.constants.clone(),
+            inputs,
+            epoch: Epoch(9),
+            attempt: 1,
+            hasher,
+        };
         let rewritten = rewrite(&self.lake.store, spec, options, || false);
         self.lake.runtime.block_on(rewritten).unwrap().unwrap()
     }
@@ -216,4 +226,58 @@ fn a_rewrite_of_nothing_live_has_no_file() {
     let rewritten = work.rewrite(inputs, IdentityHasher::random());
     assert!(rewritten.files.is_empty());
     assert_eq!(rewritten.rows, 0);
+}
+
+#[test]
+fn a_column_that_a_file_lacks_is_its_constant_and_one_that_it_has_is_kept() {
+    let mut work = Work::new(support::by_key());
+    let older = files(&work.lake, &work.schema, &[4, 2], 2);
+    let mut wider = (*work.schema).clone();
+    let word = |id| Column {
+        name: format!("c{id}"),
+        field_id: FieldId(id),
+        ..work.schema.columns[1].clone()
+    };
+    wider.columns.push(word(200));
+    let middle = Arc::new(wider.clone());
+    let newer = {
+        let target = BaseTarget {
+            schema: Arc::clone(&middle),
+            epoch: Epoch(1),
+            attempt: 0,
+            parts: PartNumbers::new(),
+            hasher: None,
+        };
+        let mut writer = BaseWriter::new(target, BaseOptions::default()).unwrap();
+        let mut rows = RowBuilder::new(middle, UnrepresentablePolicy::Error);
+        let cells = |id, c| [Cell::Text(id), Cell::Null, Cell::Null, c];
+        rows.push(&cells(b"1", Cell::Null)).unwrap();
+        rows.push(&cells(b"3", Cell::Text(b"own"))).unwrap();
+        writer.append(rows.finish().unwrap()).unwrap();
+        let file = writer.finish().unwrap().files.remove(0);
+        work.lake.runtime.block_on(file.upload(&work.lake.store)).unwrap();
+        work.lake.store.location().uri(&file.key)
+    };
+    wider.columns.push(word(201));
+    wider.columns.push(word(202));
+    work.schema = Arc::new(wider);
+    let texts = [(FieldId(200), "old"), (FieldId(202), "new")];
+    work.constants = Constants::parse(&work.schema, &texts, UnrepresentablePolicy::Error).unwrap();
+    let inputs = older.into_iter().chain([newer]);
+    let inputs =
+        inputs.map(|location| RewriteInput { location, deleted: RowSet::default() }).collect();
+    let rewritten = work.rewrite(inputs, IdentityHasher::random());
+    let mut found = Vec::new();
+    for batch in work.lake.rows(&rewritten.files[0].key) {
+        let text = |at: usize, row: usize| {
+            let column = batch.column(at).as_string::<i32>();
+            column.is_valid(row).then(|| column.value(row).to_owned())
+        };
+        let ids = batch.column(0).as_primitive::<Int64Type>();
+        let row = |row| (ids.value(row), text(3, row), text(4, row), text(5, row));
+        found.extend((0..batch.num_rows()).map(row));
+    }
+    let row = |id, c: Option<&str>| (id, c.map(str::to_owned), None, Some("new".to_owned()));
+    let expected = [row(1, None), row(2, Some("old")), row(3, Some("own")), row(4, Some("old"))];
+    assert_eq!(found, expected);
 }

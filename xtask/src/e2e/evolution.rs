@@ -1,6 +1,7 @@
 //! Tables that change while they are followed: columns, types, keys and replica identities, one after
 //! the other and several in one transaction, with rows between and without.
 
+mod fills;
 mod steps;
 
 use std::process::Stdio;
@@ -23,6 +24,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     ("kill_9_around_changes_loses_nothing_and_gives_no_id_twice", kills),
     ("a_change_that_others_do_not_see_yet_is_followed", unseen),
     ("reconcile_plans_and_applies", reconcile),
+    ("older_rows_get_the_constant_of_a_new_column", fills::constants),
+    ("constants_of_columns_that_were_added_while_nobody_followed_arrive", fills::offline),
+    ("kill_9_around_a_constant_fills_older_rows_once", fills::kills),
+    ("a_constant_that_cannot_be_given_to_older_rows_stops_its_table", fills::refused),
+    ("a_constant_waits_for_promotion_with_its_rows", fills::promoted),
+    ("a_constant_beside_compaction_loses_no_row", fills::beside_compaction),
 ];
 
 /// How long a change may take to arrive.

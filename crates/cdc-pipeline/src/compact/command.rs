@@ -23,7 +23,7 @@ use crate::lanes::index_stamp;
 use crate::lease::Lease;
 use crate::open_lane::index_directory;
 use crate::promotion::adopt_staging;
-use crate::recover::{committed_state, complete_changelogs};
+use crate::recover::{committed_state, complete_changelogs, complete_fills};
 
 /// How long the daemon may take to note the request.
 const ASK_PATIENCE: Duration = Duration::from_secs(60);
@@ -145,12 +145,8 @@ async fn alone(
     let mut state = take_over(settings, &lake).await?;
     adopt_staging(&mut state).await?;
     complete_changelogs(&mut state).await?;
-    let workshop = Workshop {
-        settings: settings.compaction.clone(),
-        compression: settings.lake.compression,
-        memory_bytes_max: settings.buffer_bytes_max / MEMORY_PART,
-        state_dir: settings.lake.state_dir.clone(),
-    };
+    complete_fills(&mut state).await?;
+    let workshop = Workshop::new(&settings.lake, &settings.compaction, settings.buffer_bytes_max);
     let mut report = CompactReport::default();
     let tables: Vec<TableName> =
         state.manifest.value.active_tables().map(|(table, _)| table.clone()).collect();
@@ -165,9 +161,6 @@ async fn alone(
     (report.orphans_removed, report.orphans_waiting) = (swept.removed, swept.waiting);
     Ok(report)
 }
-
-/// The part of the byte budget that a rewrite may use.
-pub(crate) const MEMORY_PART: usize = 4;
 
 /// The lease is ours, so the lake is: an older daemon cannot commit any more.
 async fn take_over(settings: &CompactSettings, lake: &Lake) -> Result<CommitState, Error> {

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use cdc_core::{Clock, TableName};
 use cdc_manifest::{Manifest, TableEntry};
-use cdc_sink::FileCompression;
 use cdc_sink::index::IdentityHasher;
+use cdc_sink::{Constants, FileCompression};
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -30,8 +30,10 @@ use super::select::{Thresholds, Wanted};
 use super::settings::CompactionSettings;
 use crate::Error;
 use crate::commit::CommitState;
+use crate::fill::Filling;
 use crate::lake::Lake;
 use crate::meters::Meters;
+use crate::settings::LakeSettings;
 use crate::upkeep::{Sweep, Swept};
 
 /// Earliest begin of a run after the session began: the stream comes first.
@@ -42,6 +44,9 @@ const TRIES_MAX: u32 = 3;
 const STANDSTILL: &str = "the table is not written at present";
 /// Reports kept for whoever asked.
 const REPORTS_MAX: usize = 16;
+
+/// The part of the byte budget that a rewrite may use.
+const MEMORY_PART: usize = 4;
 
 /// What compaction works with, besides the committed state.
 #[derive(Clone, Debug)]
@@ -318,6 +323,24 @@ impl Compactor {
         }
     }
 
+    /// Gives up what was begun with a table, whose rows are about to be written anew; it has its turn
+    /// again afterwards. Whether files of it may still be on their way.
+    pub(crate) async fn give_up(&mut self, table: &TableName) -> bool {
+        let stage = std::mem::replace(&mut self.stage, Stage::Idle);
+        match stage {
+            Stage::Preparing { table: at, job } if at == *table => {
+                job.abort();
+                drop(job.await);
+                true
+            }
+            Stage::Ready { table: at, .. } if at == *table => true,
+            other => {
+                self.stage = other;
+                false
+            }
+        }
+    }
+
     /// The table that waits to be committed.
     pub(crate) fn ready(&self) -> Option<&TableName> {
         match &self.stage {
@@ -444,6 +467,20 @@ impl Run {
 }
 
 impl Workshop {
+    /// What a process works with that has this byte budget.
+    pub(crate) fn new(
+        lake: &LakeSettings,
+        settings: &CompactionSettings,
+        buffer_bytes_max: usize,
+    ) -> Workshop {
+        Workshop {
+            settings: settings.clone(),
+            compression: lake.compression,
+            memory_bytes_max: buffer_bytes_max / MEMORY_PART,
+            state_dir: lake.state_dir.clone(),
+        }
+    }
+
     /// The job of a table, or why it is left alone.
     pub(crate) fn job(
         &self,
@@ -461,10 +498,7 @@ impl Workshop {
         if committed.covered() > state.manifest.value.commit_lsn || committed.ahead.is_some() {
             return Err("a crash left the table ahead of the manifest; hint: start the daemon, it catches up".to_owned());
         }
-        let thresholds = Thresholds {
-            target_file_bytes: self.settings.target_file_bytes,
-            max_delete_ratio: self.settings.max_delete_ratio,
-        };
+        let thresholds = self.thresholds();
         let wanted = match order.is_complete {
             false => Some(Wanted::Worn(thresholds)),
             true => (entry.latest_delta_epoch > entry.base_epoch).then_some(Wanted::Complete),
@@ -476,6 +510,8 @@ impl Workshop {
         Ok(Job {
             lake: state.lake.clone(),
             table: table.clone(),
+            schema: Arc::clone(&committed.schema),
+            constants: Constants::default(),
             committed: committed.clone(),
             latest_epoch: entry.latest_delta_epoch,
             wanted,
@@ -485,8 +521,45 @@ impl Workshop {
             memory_bytes_max: self.memory_bytes_max,
             state_dir: self.state_dir.clone(),
             hasher,
+            attempts_skipped: 0,
             stop: stop.clone(),
         })
+    }
+
+    /// The job that writes all rows of a table anew for a schema whose new columns have values in
+    /// them; nothing of the table may be on its way into the lake.
+    pub(crate) fn filling(
+        &self,
+        state: &CommitState,
+        filling: &Filling,
+        stop: &CancellationToken,
+    ) -> Option<Job> {
+        let table = &filling.schema.table;
+        let entry = state.manifest.value.tables.get(table)?;
+        Some(Job {
+            lake: state.lake.clone(),
+            table: table.clone(),
+            committed: state.tables.get(table)?.clone(),
+            schema: Arc::clone(&filling.schema),
+            constants: filling.constants.clone(),
+            latest_epoch: entry.latest_delta_epoch,
+            wanted: Some(Wanted::Complete),
+            thresholds: self.thresholds(),
+            cutoff: None,
+            compression: self.compression,
+            memory_bytes_max: self.memory_bytes_max,
+            state_dir: self.state_dir.clone(),
+            hasher: filling.hasher,
+            attempts_skipped: filling.attempts_skipped,
+            stop: stop.clone(),
+        })
+    }
+
+    fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            target_file_bytes: self.settings.target_file_bytes,
+            max_delete_ratio: self.settings.max_delete_ratio,
+        }
     }
 
     /// A sweep of the tables as they are.

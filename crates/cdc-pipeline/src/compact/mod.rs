@@ -19,9 +19,10 @@ mod report;
 mod select;
 mod settings;
 
+pub(crate) use command::clear_patches;
 pub use command::{CompactRequest, compact};
-pub(crate) use command::{MEMORY_PART, clear_patches};
 pub(crate) use compactor::{Compactor, Finish, Order, RunState, Step, Workshop};
+pub(crate) use prepare::Rewrite;
 pub(crate) use replace::{Finished, Moved};
 pub use report::{CompactReport, TableOutcome, TableResult};
 pub use settings::{CompactSettings, CompactionSettings};

@@ -12,7 +12,9 @@ use cdc_iceberg::{
 };
 use cdc_manifest::layout;
 use cdc_sink::index::{IdentityHasher, IndexPatch};
-use cdc_sink::{FileCompression, RewriteInput, RewriteOptions, RewriteSpec, Rewritten, rewrite};
+use cdc_sink::{
+    Constants, FileCompression, RewriteInput, RewriteOptions, RewriteSpec, Rewritten, rewrite,
+};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
@@ -33,6 +35,10 @@ pub(crate) struct Job {
     pub(crate) table: TableName,
     /// The table as it was committed when the job began.
     pub(crate) committed: CommittedTable,
+    /// The schema of the new files.
+    pub(crate) schema: Arc<TableSchema>,
+    /// What rows have in columns of it that their files lack.
+    pub(crate) constants: Constants,
     /// Newest epoch with changes of the table, at that moment.
     pub(crate) latest_epoch: Epoch,
     /// What is wanted of its files, if anything.
@@ -45,6 +51,8 @@ pub(crate) struct Job {
     pub(crate) state_dir: PathBuf,
     /// The hasher of the table's key index, if it has one.
     pub(crate) hasher: Option<IdentityHasher>,
+    /// Free directories that are left out: somebody who was stopped may still write to the first.
+    pub(crate) attempts_skipped: u32,
     pub(crate) stop: CancellationToken,
 }
 
@@ -145,7 +153,7 @@ impl Job {
         };
         let inputs: Vec<RewriteInput> = inputs.into_iter().map(take).collect();
         let Some(rewritten) = self.rewrite_files(inputs, attempt).await? else { return Ok(None) };
-        let schema = current_schema(&self.committed.schema).map_err(Error::iceberg(&self.table))?;
+        let schema = current_schema(&self.schema).map_err(Error::iceberg(&self.table))?;
         let location = self.lake.store.location();
         let data_files = rewritten
             .files
@@ -161,7 +169,7 @@ impl Job {
             spent_deletes,
             data_files,
             delete_files: delete_files.new,
-            schema: Arc::clone(&self.committed.schema),
+            schema: Arc::clone(&self.schema),
             patch: rewritten.patch,
             is_patch_whole: rewritten.is_patch_whole,
             directory,
@@ -189,7 +197,8 @@ impl Job {
             patch_dir: temporary.join(format!("{PATCH_PREFIX}{}", Uuid::new_v4().simple())),
         };
         let spec = RewriteSpec {
-            schema: Arc::clone(&self.committed.schema),
+            schema: Arc::clone(&self.schema),
+            constants: self.constants.clone(),
             inputs,
             epoch: self.latest_epoch,
             attempt,
@@ -210,7 +219,7 @@ impl Job {
             let mut listed = self.lake.store.store().list(Some(&path));
             let is_named = self.latest_epoch == Epoch(0) && attempt == 0;
             if !is_named && listed.try_next().await.map_err(failed)?.is_none() {
-                return Ok(attempt);
+                return Ok(attempt.saturating_add(self.attempts_skipped));
             }
         }
         Err(self.failed())

@@ -22,7 +22,7 @@ use cdc_sink::index_identity;
 use super::prepare::{Prepared, Rewrite};
 use super::remap::remap;
 use crate::Error;
-use crate::commit::{CommitState, point_at};
+use crate::commit::{CommitState, note_schema, point_at};
 
 /// Rows deleted beside one rewrite that are looked up in the new files, at most. Each takes about 150
 /// bytes meanwhile.
@@ -118,6 +118,7 @@ impl CommitState {
         {
             point_at(entry, &committed.pair, self.lake.branch);
             entry.row_count = committed.pair.current.live_rows(self.lake.branch);
+            note_schema(&mut next, &committed.schema);
         }
         let now = self.lake.clock.now();
         next.updated_at = now;

@@ -39,6 +39,7 @@ fn shape(columns: &[(&str, i16, u32)], attnum_max: i16) -> TableShape {
         attnum,
         dropped: table.columns.iter().all(|column| column.attnum != attnum),
         missing: None,
+        missing_differs: false,
         has_default: false,
     };
     TableShape { attributes: (1..=attnum_max).map(attribute).collect(), filenode: 1, table }

@@ -1,8 +1,9 @@
 //! Whether the rows that the lake has are, under a changed schema, the rows that the source has.
 //!
 //! PostgreSQL sends no row for a change of a table, also where it gives older rows a value or writes
-//! them all anew. What it does not send cannot be known here, and a table whose older rows would read
-//! differently from the source is quarantined instead.
+//! them all anew. One constant for all of them is in the catalog, and becomes a [`Fill`]. What is
+//! nowhere cannot be known here, and a table whose older rows would read differently from the source is
+//! quarantined instead.
 
 use cdc_core::{Column, FieldId, Generated, SchemaStep, SourceColumn, TableSchema, TypeFit};
 use cdc_wal::TableShape;
@@ -111,6 +112,9 @@ impl Facts<'_> {
             return Err(format!("column {name} was not replicated before, but older rows have it"));
         }
         let Some(attribute) = self.shape.attribute(column.attnum) else { return Ok(None) };
+        if attribute.missing_differs {
+            return Err(format!("column {name} has another value in older rows of each partition"));
+        }
         if let Some(text) = &attribute.missing {
             return Ok(Some(Fill { column: column.field_id, text: text.clone() }));
         }
@@ -181,6 +185,7 @@ mod tests {
             attnum: c.attnum,
             dropped: false,
             missing: None,
+            missing_differs: false,
             has_default: false,
         };
         let attribute = |c: &SourceColumn| {
@@ -202,6 +207,7 @@ mod tests {
             attnum: 3,
             dropped: false,
             missing: missing.map(str::to_owned),
+            missing_differs: false,
             has_default,
         };
         let unsent = Some("column c was added with values for older rows that are not sent");

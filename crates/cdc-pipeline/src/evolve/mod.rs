@@ -6,7 +6,7 @@
 //! every interval: catalog ── differs ──> exact look at L ─────┤ once the stream has reached L
 //!                                                             ▼
 //!                  next schema ─> do older rows read right? ──no──> quarantine
-//!                                     │ yes
+//!                                     │ yes, or with a constant: they are written anew
 //!                                     ▼
 //!      rows so far end a file, the next begin one of the new schema; both in one epoch,
 //!      whose commit gives the Iceberg tables the schema before its files

@@ -9,9 +9,10 @@ use cdc_core::{Lsn, TableName, TableSchema};
 use cdc_wal::{Relation, TableShape};
 use tokio::time::Instant;
 
-use super::Ingest;
+use super::{Flushed, Ingest, RunningFlush, Then, workshop};
 use crate::Error;
-use crate::evolve::{Evolution, Found, Next, OlderRows, SchemaCatalog, TableAt, WatchEnds};
+use crate::evolve::{Evolution, Fill, Found, Next, OlderRows, SchemaCatalog, TableAt, WatchEnds};
+use crate::fill::{Filling, fill};
 
 /// What the loop needs to follow changes of tables.
 pub(crate) struct Schemas {
@@ -190,24 +191,37 @@ impl Ingest<'_> {
         now: Instant,
     ) -> Result<bool, Error> {
         let Some(Next { schema, fills }) = next else { return Ok(true) };
-        if let Some(fill) = fills.first() {
-            let column = schema.columns.iter().find(|column| column.field_id == fill.column);
-            let name = column.map_or("", |column| column.name.as_str());
-            let reason = format!("column {name} was added with a value for older rows");
-            self.stop_changed(table, reason, now)?;
-            return Ok(false);
+        let changes_identity = self.lanes.needs_reindex(table, &schema);
+        if changes_identity || !fills.is_empty() {
+            if !self.make_room(table).await? {
+                let reason = match fills.first() {
+                    Some(fill) => added_too_late(&schema, fill),
+                    None => "its row identity changed inside a transaction that had changed its rows before".into(),
+                };
+                self.stop_changed(table, reason, now)?;
+                return Ok(false);
+            }
+            if self.lanes.schemas(table).is_none() {
+                // what was flushed has stopped it
+                return Ok(false);
+            }
         }
-        if self.lanes.needs_reindex(table, &schema) {
-            if !self.make_room_for_reindex(table).await? {
-                let reason = "its row identity changed inside a transaction that had changed other rows before";
-                self.stop_changed(table, reason.into(), now)?;
-                return Ok(false);
+        let mut schema = Arc::new(schema);
+        if !fills.is_empty() {
+            let policy = self.settings.replication.types.policy.unrepresentable;
+            match Filling::of((*schema).clone(), &fills, policy) {
+                Err(error) => return self.stop_for(table, error, now).map(|()| false),
+                Ok(filling) => {
+                    schema = Arc::clone(&filling.schema);
+                    self.fill(Filling { keeps_index: !changes_identity, ..filling }).await?;
+                }
             }
-            if let Err(error) = self.lanes.reindex(table, Arc::new(schema)).await {
-                self.stop_for(table, error, now)?;
-                return Ok(false);
-            }
-        } else if let Err(error) = self.lanes.evolve(table, Arc::new(schema)).await {
+        }
+        let followed = match changes_identity {
+            true => self.lanes.reindex(table, schema).await,
+            false => self.lanes.evolve(table, schema).await,
+        };
+        if let Err(error) = followed {
             self.stop_for(table, error, now)?;
             return Ok(false);
         }
@@ -216,19 +230,56 @@ impl Ingest<'_> {
     }
 
     /// Sees to it that the table has no row that is not committed: those before the open transaction
-    /// are flushed. `false` if the open transaction has rows already that cannot be parted from them.
-    async fn make_room_for_reindex(&mut self, table: &TableName) -> Result<bool, Error> {
+    /// are flushed. `false` if the open transaction has rows of it already, which cannot be parted
+    /// from those to come.
+    async fn make_room(&mut self, table: &TableName) -> Result<bool, Error> {
         self.await_flush().await?;
         if !self.lanes.has_open_rows(table) {
             return Ok(true);
         }
-        let is_begun = self.transaction.as_ref().is_some_and(|transaction| transaction.seq > 0);
-        if is_begun || self.must_catch_up() {
+        if self.lanes.is_in_transaction(table) || self.must_catch_up() {
             return Ok(false);
+        }
+        if let Some(transaction) = self.transaction.as_ref().filter(|open| open.seq > 0) {
+            // it has rows of other tables, which are in the batch already: the next session cuts first
+            let final_lsn = transaction.final_lsn;
+            return Err(Error::CutNeeded { table: table.clone(), final_lsn });
         }
         self.start_flush(None).await?;
         self.await_flush().await?;
         Ok(!self.lanes.has_open_rows(table))
+    }
+
+    /// Has the older rows of a table written anew, and waits for that. Nothing of it is open, and no
+    /// flush runs.
+    async fn fill(&mut self, mut filling: Filling) -> Result<(), Error> {
+        let table = filling.schema.table.clone();
+        if self.compactor.give_up(&table).await {
+            filling.attempts_skipped = 1;
+        }
+        filling.hasher = self.lanes.hasher(&table);
+        let Some(mut state) = self.state.take() else { return Err(Error::StreamEnded) };
+        let (workshop, stop) = (workshop(self.settings), self.stop.clone());
+        let job = tokio::spawn(async move {
+            let outcome = fill(&mut state, &workshop, filling, &stop).await;
+            Flushed { state, outcome }
+        });
+        self.flush = Some(RunningFlush { job, token: None, then: Then::Nobody });
+        self.await_flush().await
+    }
+
+    /// Ends the epoch before a transaction for which that was asked.
+    pub(super) async fn end_epoch_before(&mut self, final_lsn: Lsn) -> Result<(), Error> {
+        if self.cut_before.is_none_or(|cut| final_lsn < cut) {
+            return Ok(());
+        }
+        self.cut_before = None;
+        self.await_flush().await?;
+        if self.batch.is_empty() || self.must_catch_up() {
+            return Ok(());
+        }
+        self.start_flush(None).await?;
+        self.await_flush().await
     }
 
     /// Waits for the flush that runs, if one does.
@@ -272,4 +323,13 @@ fn has_all(shape: &TableShape, schema: &TableSchema) -> bool {
         .columns
         .iter()
         .all(|column| shape.attribute(column.attnum).is_some_and(|attribute| !attribute.dropped))
+}
+
+/// Why a column with a constant cannot be followed.
+fn added_too_late(schema: &TableSchema, fill: &Fill) -> String {
+    let column = schema.columns.iter().find(|column| column.field_id == fill.column);
+    let name = column.map_or("", |column| column.name.as_str());
+    format!(
+        "column {name} was added with a value for older rows inside a transaction that had changed rows of the table before"
+    )
 }

@@ -70,6 +70,7 @@ impl Lanes {
             first_part,
             waiting: Vec::new(),
             changes,
+            open_changes: 0,
             writer_bytes: 0,
         };
         for chunk in chunks {

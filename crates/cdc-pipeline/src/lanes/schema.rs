@@ -112,6 +112,11 @@ impl Lanes {
         lane.is_some_and(|lane| lane.changes > 0 || lane.is_closed)
     }
 
+    /// Whether the open transaction has changed rows of the table.
+    pub(crate) fn is_in_transaction(&self, table: &TableName) -> bool {
+        self.lanes.iter().any(|lane| lane.table == *table && lane.open_changes > 0)
+    }
+
     /// Whether rows under `next` are told apart by other columns than now, so that the key index must
     /// be made anew.
     pub(crate) fn needs_reindex(&self, table: &TableName, next: &TableSchema) -> bool {

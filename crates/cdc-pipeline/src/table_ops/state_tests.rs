@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use cdc_core::{
-    Epoch, Generated, Identity, Lsn, PgType, ReplicaIdentity, SourceColumn, SourceTable, TableKind,
-    TableName, TableSchema, TypePolicy, oid,
+    Column, Epoch, FieldId, Generated, Identity, Lsn, PgType, ReplicaIdentity, SourceColumn,
+    SourceTable, TableKind, TableName, TableSchema, TypePolicy, oid,
 };
 use cdc_iceberg::{
-    Branch, CommitKind, InitialContent, Stamp, TableChange, TableNaming, TablePair, TableSpec,
+    Branch, CommitKind, InitialContent, NewSchema, Stamp, TableChange, TableNaming, TablePair,
+    TableSpec,
 };
-use cdc_manifest::{Manifest, TableEntry, TableState, TableStatus};
+use cdc_manifest::{Manifest, TableEntry, TableState, TableStatus, schema_record};
 use uuid::Uuid;
 
 use super::{Handover, StateChange, TableAction};
 use crate::commit::{CommitState, CommittedTable, EpochContent};
 use crate::commit_tests::{Loss, batch, stored, taken_over};
+use crate::recover::{committed_state, complete_fills};
 
 const OID: u32 = 16_400;
 
@@ -165,4 +167,75 @@ async fn a_table_comes_stands_still_goes_on_and_leaves() {
     // nothing more is said of it
     let later = commit(&mut state, 7, EpochContent::default()).await;
     assert_eq!(later.tables[&table()], removed);
+}
+
+/// The schema, so many versions on, with a column more for each.
+fn later(versions: u32) -> Arc<TableSchema> {
+    let mut schema = (*schema()).clone();
+    for version in 0..versions {
+        let id = schema.next_field_id;
+        let name = format!("c{version}");
+        let attnum = 3 + i16::try_from(version).unwrap();
+        schema.columns.push(Column { name, attnum, field_id: id, ..schema.columns[1].clone() });
+        schema.next_field_id = FieldId(id.0 + 1);
+        schema.version += 1;
+    }
+    Arc::new(schema)
+}
+
+/// The state as the next session finds it.
+async fn found_again(state: &CommitState) -> CommitState {
+    let manifest = state.lake.manifests.require().await.unwrap();
+    let (lake, fence) = (state.lake.clone(), state.fence.clone());
+    committed_state(lake, fence, manifest, state.refs, 1).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_crash_behind_a_fill_leaves_the_table_under_its_new_schema() {
+    let (mut state, _) = taken_over(Loss::Request, 0).await;
+    change(&mut state, 1, TableAction::Add).await;
+    let pair = first_copy(&state, Lsn(0x2800)).await;
+    let before = hand_over(&mut state, 2, pair.clone(), Lsn(0x2800)).await;
+
+    // a schema that came without rows gives its ids only
+    let (tables, two) = (state.lake.tables.clone(), later(1));
+    let record = schema_record(&two).unwrap();
+    let bare = tables.evolve_current(&pair.current, &two, &record).await.unwrap();
+    let found = found_again(&state).await.tables.remove(&table()).unwrap();
+    assert_eq!((&found.schema, found.ahead), (&schema(), Some(two.clone())));
+
+    // one that came with all rows is the table's
+    let change = TableChange {
+        schema: Some(NewSchema { schema: two.clone(), record }),
+        ..TableChange::replace_all(
+            stamp(&state, CommitKind::Fill, Lsn(0x2800)),
+            Branch::Main,
+            Vec::new(),
+        )
+    };
+    let filled = tables.commit(&bare.committed().unwrap(), &change).await.unwrap();
+    let mut again = found_again(&state).await;
+    let found = again.tables[&table()].clone();
+    assert_eq!((&found.schema, found.ahead), (&two, None));
+    assert_eq!(again.ahead_in_schema(), [table()]);
+
+    // and the next one without rows is not, although it stands in the same table
+    let three = later(2);
+    let record = schema_record(&three).unwrap();
+    let filled = filled.committed().unwrap();
+    tables.evolve_current(&filled, &three, &record).await.unwrap().committed().unwrap();
+    let found = found_again(&state).await.tables.remove(&table()).unwrap();
+    assert_eq!((&found.schema, found.ahead), (&two, Some(three)));
+
+    // the changelog and the manifest follow
+    complete_fills(&mut again).await.unwrap();
+    let changes = &again.tables[&table()].pair.changes;
+    assert!(changes.metadata.current_schema().field_by_name("c0").is_some());
+    let manifest = commit(&mut again, 3, EpochContent::default()).await;
+    let entry = &manifest.tables[&table()];
+    assert_eq!(manifest.table_schema(&table()).unwrap(), *two);
+    assert_ne!(entry.snapshot_id, before.snapshot_id);
+    assert_eq!((entry.lsn_to, entry.base_epoch), (before.lsn_to, before.base_epoch));
+    assert_eq!(entry.latest_delta_epoch, before.latest_delta_epoch);
+    assert!(found_again(&again).await.ahead_in_schema().is_empty());
 }

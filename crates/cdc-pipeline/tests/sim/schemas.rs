@@ -29,6 +29,7 @@ fn shape(table: &Table) -> TableShape {
         attnum: column.attnum,
         dropped: false,
         missing: None,
+        missing_differs: false,
         has_default: false,
     };
     let key: Vec<String> = table.key.iter().map(|at| table.columns[*at].0.to_owned()).collect();

@@ -19,7 +19,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use crate::fetch::{LakeFile, project};
-use crate::{Error, Result};
+use crate::{Constants, Error, Result};
 
 /// Most rows decoded at a time.
 const BATCH_ROWS_MAX: usize = 8192;
@@ -37,6 +37,15 @@ pub struct RewriteInput {
     pub location: String,
     /// Rows that are not live.
     pub deleted: RowSet,
+}
+
+/// The columns that rows get.
+pub(super) struct Target {
+    pub(super) schema: Arc<TableSchema>,
+    /// The same for Arrow.
+    pub(super) arrow_schema: SchemaRef,
+    /// What a row has in a column that its file lacks.
+    pub(super) constants: Constants,
 }
 
 /// Rows of an input as its file has them, and where they begin in it.
@@ -60,11 +69,8 @@ pub(super) struct InputReader {
 }
 
 impl InputReader {
-    pub(super) async fn open(
-        lake: &LakeStore,
-        schema: &TableSchema,
-        location: &str,
-    ) -> Result<Self> {
+    pub(super) async fn open(lake: &LakeStore, target: &Target, location: &str) -> Result<Self> {
+        let schema = &target.schema;
         let unknown = || Error::Unlocated { location: location.to_owned() };
         let key = lake.location().key(location).ok_or_else(unknown)?.to_owned();
         let failed = |source| parquet_error(&schema.table, &key, source);
@@ -76,7 +82,7 @@ impl InputReader {
             .filter(|id| project(metadata.metadata(), &[*id]).is_some())
             .collect();
         let mask = project(metadata.metadata(), &present).ok_or_else(unknown)?;
-        let rows = batch_rows(metadata.metadata());
+        let rows = batch_rows(metadata.metadata(), target.constants.row_bytes());
         let batches = ParquetRecordBatchStreamBuilder::new_with_metadata(file, metadata)
             .with_projection(mask)
             .with_batch_size(rows)
@@ -104,16 +110,11 @@ impl InputReader {
 
 impl RawBatch {
     /// The rows that are not deleted, in the columns that the table has now.
-    pub(super) fn live(
-        &self,
-        schema: &TableSchema,
-        arrow_schema: &SchemaRef,
-        deleted: &RowSet,
-    ) -> Result<LiveBatch> {
+    pub(super) fn live(&self, target: &Target, deleted: &RowSet) -> Result<LiveBatch> {
         let numbers = self.first_row..self.first_row + self.batch.num_rows() as u64;
         let rows = numbers.clone().filter(|row| !deleted.contains(*row));
         let rows: Vec<u32> = rows.map(|row| u32::try_from(row).unwrap_or(u32::MAX)).collect();
-        let arranged = self.arrange(schema, arrow_schema).and_then(|batch| {
+        let arranged = self.arrange(target).and_then(|batch| {
             if rows.len() == batch.num_rows() {
                 return Ok(batch);
             }
@@ -121,20 +122,17 @@ impl RawBatch {
             filter_record_batch(&batch, &live)
         });
         let batch = arranged.map_err(|source| Error::Arrow {
-            table: schema.table.clone(),
+            table: target.schema.table.clone(),
             operation: "arrange the columns of a file",
             source,
         })?;
         Ok(LiveBatch { batch, rows })
     }
 
-    /// The table's columns by field id: one that the file does not have was NULL when it was
-    /// written, one that was widened since is widened here.
-    fn arrange(
-        &self,
-        schema: &TableSchema,
-        arrow_schema: &SchemaRef,
-    ) -> std::result::Result<RecordBatch, ArrowError> {
+    /// The table's columns by field id: one that the file does not have is its constant or NULL, one
+    /// that was widened since is widened here.
+    fn arrange(&self, target: &Target) -> std::result::Result<RecordBatch, ArrowError> {
+        let Target { schema, arrow_schema, constants } = target;
         let read = &self.batch;
         let found = read.schema();
         let column = |(column, field): (&cdc_core::Column, &arrow::datatypes::FieldRef)| {
@@ -144,7 +142,10 @@ impl RawBatch {
             });
             let array: ArrayRef = match at {
                 Some(at) => Arc::clone(read.column(at)),
-                None => new_null_array(field.data_type(), read.num_rows()),
+                None => match constants.column(column.field_id, read.num_rows()) {
+                    Some(constant) => constant?,
+                    None => new_null_array(field.data_type(), read.num_rows()),
+                },
             };
             if array.data_type() == field.data_type() {
                 return Ok(array);
@@ -158,12 +159,12 @@ impl RawBatch {
     }
 }
 
-/// Rows of a batch, fewer where rows are large.
-fn batch_rows(metadata: &ParquetMetaData) -> usize {
+/// Rows of a batch, fewer where rows are large. Each has `more` bytes that are not in the file.
+fn batch_rows(metadata: &ParquetMetaData, more: usize) -> usize {
     let rows = usize::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
     let chunks = metadata.row_groups().iter().flat_map(|group| group.columns());
     let bytes: usize = chunks.map(value_bytes).sum();
-    let row_bytes = bytes / rows.max(1);
+    let row_bytes = (bytes / rows.max(1)).saturating_add(more);
     (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX)
 }
 

@@ -4,21 +4,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::DataType;
 use cdc_core::{Epoch, Identity, TableName, TableSchema};
 use cdc_iceberg::{RowSet, base_arrow_schema};
 use cdc_manifest::LakeStore;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::chain::{Chain, ChainPlace, ChainWriter};
-use super::input::{InputReader, LiveBatch, RawBatch, RewriteInput};
+use super::input::{InputReader, LiveBatch, RawBatch, RewriteInput, Target};
 use super::merge::Merge;
 use crate::base::sort::Sorter;
 use crate::delta::identity_columns;
 use crate::encoding::FileCompression;
 use crate::index::{FileRef, IdentityHasher, IndexOptions, IndexPatch, IndexPatchBuilder};
 use crate::{
-    BaseOptions, BaseStep, BaseTarget, BaseWriter, EncodedFile, Error, PartNumbers, Result,
+    BaseOptions, BaseStep, BaseTarget, BaseWriter, Constants, EncodedFile, Error, PartNumbers,
+    Result,
 };
 
 /// Chains merged at once.
@@ -51,6 +52,8 @@ pub struct RewriteOptions {
 pub struct RewriteSpec {
     /// Schema of the new files.
     pub schema: Arc<TableSchema>,
+    /// What rows have in columns that their files lack; NULL without.
+    pub constants: Constants,
     /// The files, in the order of their names: base files then come in order.
     pub inputs: Vec<RewriteInput>,
     /// Epoch that the directory of the new files is named for.
@@ -104,11 +107,17 @@ pub async fn rewrite(
     is_stopped: impl Fn() -> bool,
 ) -> Result<Option<Rewritten>> {
     let inputs = std::mem::take(&mut spec.inputs);
-    let (table, schema) = (spec.schema.table.clone(), Arc::clone(&spec.schema));
-    let mut rewriter = blocking(&table, move || Rewriter::new(spec, options)).await?;
+    let table = spec.schema.table.clone();
+    let target = Arc::new(Target {
+        arrow_schema: base_arrow_schema(&spec.schema),
+        schema: Arc::clone(&spec.schema),
+        constants: std::mem::take(&mut spec.constants),
+    });
+    let columns = Arc::clone(&target);
+    let mut rewriter = blocking(&table, move || Rewriter::new(spec, columns, options)).await?;
     let mut files = Vec::new();
     for RewriteInput { location, deleted } in inputs {
-        let mut reader = InputReader::open(lake, &schema, &location).await?;
+        let mut reader = InputReader::open(lake, &target, &location).await?;
         let file = FileRef::of_key(&table, reader.key());
         let deleted = Arc::new(deleted);
         while let Some(raw) = reader.next().await? {
@@ -167,8 +176,7 @@ async fn blocking<T: Send + 'static>(
 
 struct Rewriter {
     table: TableName,
-    schema: Arc<TableSchema>,
-    arrow_schema: SchemaRef,
+    target: Arc<Target>,
     identity: Vec<usize>,
     hasher: IdentityHasher,
     /// `None` for a table without a key, whose rows keep their order, and while a merge has it.
@@ -200,10 +208,10 @@ enum Phase {
 }
 
 impl Rewriter {
-    fn new(spec: RewriteSpec, options: RewriteOptions) -> Result<Self> {
+    fn new(spec: RewriteSpec, columns: Arc<Target>, options: RewriteOptions) -> Result<Self> {
         let RewriteSpec { schema, epoch, attempt, hasher, .. } = spec;
         let table = schema.table.clone();
-        let arrow_schema = base_arrow_schema(&schema);
+        let arrow_schema = &columns.arrow_schema;
         let identity = identity_columns(&schema);
         let sorted_by = match schema.identity {
             Identity::Full => Vec::new(),
@@ -217,8 +225,7 @@ impl Rewriter {
             source,
         })?;
         let parts = PartNumbers::new();
-        let target =
-            BaseTarget { schema: Arc::clone(&schema), epoch, attempt, parts, hasher: Some(hasher) };
+        let target = BaseTarget { schema, epoch, attempt, parts, hasher: Some(hasher) };
         let run_bytes_max = (options.memory_bytes_max / RUN_PART).max(RUN_BYTES_MIN);
         let base = BaseOptions {
             compression: options.compression,
@@ -232,12 +239,11 @@ impl Rewriter {
         Ok(Self {
             place: ChainPlace {
                 table: table.clone(),
-                schema: Arc::clone(&arrow_schema),
+                schema: Arc::clone(arrow_schema),
                 dir: options.spill_dir,
             },
             table,
-            schema,
-            arrow_schema,
+            target: columns,
             identity,
             hasher,
             sorter,
@@ -256,7 +262,7 @@ impl Rewriter {
 
     /// Takes the live ones of some rows of a file.
     fn take(&mut self, file: Option<FileRef>, raw: &RawBatch, deleted: &RowSet) -> Result<()> {
-        let LiveBatch { batch, rows } = raw.live(&self.schema, &self.arrow_schema, deleted)?;
+        let LiveBatch { batch, rows } = raw.live(&self.target, deleted)?;
         self.is_patch_whole &= file.is_some();
         if batch.num_rows() == 0 {
             return Ok(());

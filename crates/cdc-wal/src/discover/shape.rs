@@ -46,8 +46,10 @@ pub struct Attribute {
     /// Whether it was dropped.
     pub dropped: bool,
     /// The value that rows have which were written before the column was added
-    /// (`attmissingval`), as text.
+    /// (`attmissingval`), as text. Of a partition root: what its leaves have.
     pub missing: Option<String>,
+    /// Whether leaves differ in that.
+    pub missing_differs: bool,
     /// Whether new rows get another value than NULL by themselves: a default, or an identity.
     pub has_default: bool,
 }
@@ -59,11 +61,20 @@ impl TableShape {
     }
 }
 
+/// Behind [`catalog::LEAVES`]: a partition root has no rows, and so no value for older ones. The one
+/// element of the array is written by its type's own output function.
 const ATTRIBUTES: &str = "\
-SELECT a.attrelid, a.attnum, a.attisdropped, \
-  CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END, \
+SELECT a.attrelid, a.attnum, a.attisdropped, m.value, m.differs, \
   a.atthasdef OR a.attidentity <> '' \
-FROM pg_catalog.pg_attribute a WHERE a.attrelid = ANY($1) AND a.attnum > 0 \
+FROM pg_catalog.pg_attribute a \
+CROSS JOIN LATERAL (SELECT pg_catalog.min(v.value) AS value, \
+    pg_catalog.count(DISTINCT v.value) > 1 AS differs \
+  FROM (SELECT pg_catalog.array_to_string(a.attmissingval, '') AS value WHERE a.atthasmissing \
+    UNION ALL \
+    SELECT pg_catalog.array_to_string(b.attmissingval, '') FROM leaf l \
+    JOIN pg_catalog.pg_attribute b ON b.attrelid = l.oid AND b.attname = a.attname \
+    WHERE l.root = a.attrelid AND b.atthasmissing AND NOT a.attisdropped) v) m \
+WHERE a.attrelid = ANY($1) AND a.attnum > 0 \
 ORDER BY a.attrelid, a.attnum";
 
 /// Of a table itself, or the sum over the leaves of a partition root, so that each change of one
@@ -193,12 +204,14 @@ impl Control {
             types: resolve::TypeTable::new(catalog::types(self, oids).await?),
         };
         let mut attributes: Vec<(u32, Attribute)> = Vec::new();
-        for row in self.query("list the attributes", ATTRIBUTES, &[&oids]).await? {
+        let sql = format!("{}{ATTRIBUTES}", catalog::LEAVES);
+        for row in self.query("list the attributes", &sql, &[&oids]).await? {
             let attribute = Attribute {
                 attnum: get(&row, 1)?,
                 dropped: get(&row, 2)?,
                 missing: get(&row, 3)?,
-                has_default: get(&row, 4)?,
+                missing_differs: get(&row, 4)?,
+                has_default: get(&row, 5)?,
             };
             attributes.push((get(&row, 0)?, attribute));
         }
