@@ -17,6 +17,7 @@ mod control;
 mod copy;
 mod cut;
 mod daemon;
+mod deletes;
 mod error;
 mod evolve;
 mod evolve_tables;
