@@ -68,7 +68,7 @@ pub(crate) enum Command {
     Compact(CompactArgs),
     /// Show slot, lag, tables and refs
     #[command(after_help = "Example: pgcdc status --json | jq .replication.lag_bytes")]
-    Status(JsonArgs),
+    Status(StatusArgs),
     /// List the tables of the source with tags and the decision about each
     #[command(after_help = "Example: pgcdc discover")]
     Discover(DiscoverArgs),
@@ -115,6 +115,15 @@ pub(crate) enum Command {
 pub(crate) struct PassedOn {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub(crate) args: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Show instead which engines read which table, by its format version and delete encoding
+    #[arg(long)]
+    pub(crate) compat: bool,
+    #[command(flatten)]
+    pub(crate) json: JsonArgs,
 }
 
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use cdc_core::{ArrayPolicy, NumericPolicy, StoredAs, TypePolicy, UnrepresentablePolicy};
 use cdc_governance::{RuleText, TableRules, TagPolicy};
-use cdc_iceberg::TableNaming;
+use cdc_iceberg::{DeleteEncoding, TableNaming};
 use cdc_manifest::{PromotionMode, RawRetention};
 use cdc_pipeline::{
     BreakerSettings, CompactSettings, CompactionSettings, Compression, DaemonSettings, Failover,
@@ -159,6 +159,11 @@ pub(crate) fn lake(config: &Config) -> Result<LakeSettings> {
             conf::Compression::Snappy => Compression::Snappy,
             conf::Compression::None => Compression::None,
         },
+        deletes: match config.iceberg.deletes {
+            conf::DeleteMode::Vector => DeleteEncoding::Vector,
+            // the third is refused before anything is written
+            conf::DeleteMode::Position | conf::DeleteMode::CopyOnWrite => DeleteEncoding::Position,
+        },
         promotion: match config.promotion.mode {
             conf::PromotionMode::Auto => PromotionMode::Auto,
             conf::PromotionMode::Manual => PromotionMode::Manual,
@@ -272,8 +277,7 @@ fn refuse_unsupported(config: &Config) -> Result<()> {
         ));
     }
     match config.iceberg.deletes {
-        conf::DeleteMode::Position => {}
-        conf::DeleteMode::Vector => bail!(unsupported("iceberg.deletes", "vector", "position")),
+        conf::DeleteMode::Position | conf::DeleteMode::Vector => {}
         conf::DeleteMode::CopyOnWrite => {
             bail!(unsupported("iceberg.deletes", "copy_on_write", "position"))
         }

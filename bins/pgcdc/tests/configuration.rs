@@ -121,7 +121,7 @@ fn what_is_not_available_is_refused_by_name() {
         run.shown()
     );
     for (config, key) in [
-        ("storage: { path: l }\niceberg: { deletes: vector }", "iceberg.deletes"),
+        ("storage: { path: l }\niceberg: { deletes: copy_on_write }", "iceberg.deletes"),
         ("storage: { path: l }\ncatalog: { backend: rest, uri: 'http://h' }", "catalog.backend"),
         ("storage: { path: l }\ngovernance: { mode: strict }", "governance"),
     ] {

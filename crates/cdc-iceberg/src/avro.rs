@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use iceberg::io::{MemoryStorage, Storage};
 use iceberg::spec::{
-    DataFile, FormatVersion, Manifest, ManifestContentType, ManifestFile, ManifestList,
-    ManifestListWriter, ManifestStatus, ManifestWriter, ManifestWriterBuilder, PartitionSpec,
-    SchemaRef, Snapshot, TableMetadata,
+    DataFile, DataFileBuilder, FormatVersion, Manifest, ManifestContentType, ManifestFile,
+    ManifestList, ManifestListWriter, ManifestStatus, ManifestWriter, ManifestWriterBuilder,
+    PartitionSpec, SchemaRef, Snapshot, TableMetadata,
 };
 
 use crate::{Error, LakeFiles, Result};
@@ -55,7 +55,8 @@ impl ManifestEncoder<'_> {
     ) -> Result<(ManifestFile, NewObject)> {
         self.encode(location, content, |writer| {
             // a negative number stands for "inherit the snapshot's"
-            files.iter().try_for_each(|file| writer.add_file(file.clone(), -1))
+            // nor has a new file row ids before the commit; one of another table brings its own
+            files.iter().try_for_each(|file| writer.add_file(with_row_ids(file, None)?, -1))
         })
         .await
     }
@@ -117,26 +118,100 @@ impl ManifestEncoder<'_> {
         Ok((file, NewObject { location, bytes }))
     }
 
-    /// The manifest list of the new snapshot.
+    /// The manifest list of the new snapshot. Data manifests without row ids get theirs from
+    /// `next_row_id` on, which is that of the table; how many are taken is in the answer (Iceberg
+    /// spec, first row id assignment). Before format version 3 there are none.
     pub(crate) async fn list(
         &self,
         location: String,
         parent_snapshot_id: Option<i64>,
+        next_row_id: u64,
         manifests: Vec<ManifestFile>,
-    ) -> Result<NewObject> {
+    ) -> Result<(NewObject, Option<RowIds>)> {
         const NAME: &str = "list";
         let memory = MemoryStorage::new();
         let encode = async {
             let output = memory.writer(NAME).await?;
-            let (id, sequence) = (self.snapshot_id, self.sequence_number);
-            let mut writer = ManifestListWriter::v2(output, id, parent_snapshot_id, sequence);
+            let (id, sequence, parent) =
+                (self.snapshot_id, self.sequence_number, parent_snapshot_id);
+            let mut writer = match self.format {
+                FormatVersion::V3 => {
+                    ManifestListWriter::v3(output, id, parent, sequence, Some(next_row_id))
+                }
+                FormatVersion::V1 | FormatVersion::V2 => {
+                    ManifestListWriter::v2(output, id, parent, sequence)
+                }
+            };
             writer.add_manifests(manifests.into_iter())?;
+            let ids = writer
+                .next_row_id()
+                .map(|next| RowIds { first: next_row_id, count: next.saturating_sub(next_row_id) });
             writer.close().await?;
-            memory.read(NAME).await
+            Ok((memory.read(NAME).await?, ids))
         };
-        let bytes = encode.await.map_err(Error::build(self.table, "manifest list"))?;
-        Ok(NewObject { location, bytes })
+        let encoded: iceberg::Result<_> = encode.await;
+        let (bytes, ids) = encoded.map_err(Error::build(self.table, "manifest list"))?;
+        Ok((NewObject { location, bytes }, ids))
     }
+}
+
+/// The row ids that a snapshot gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RowIds {
+    pub(crate) first: u64,
+    pub(crate) count: u64,
+}
+
+/// The live entries of a data manifest with the row ids that they inherit from it (Iceberg spec, first
+/// row id inheritance). The ids depend on the snapshot that names the manifest, so they are filled in
+/// where an entry moves to another manifest, and not where a manifest is read.
+pub(crate) fn live_entries(
+    manifest: &ManifestFile,
+    entries: &[Entry],
+) -> iceberg::Result<Vec<Entry>> {
+    let mut live: Vec<Entry> = entries.iter().filter(|entry| entry.is_live()).cloned().collect();
+    let Some(first) = manifest.first_row_id else { return Ok(live) };
+    let mut next = first.cast_signed();
+    for entry in live.iter_mut().filter(|entry| entry.file.first_row_id().is_none()) {
+        entry.file = with_row_ids(&entry.file, Some(next))?;
+        next += entry.file.record_count().cast_signed();
+    }
+    Ok(live)
+}
+
+/// A data file with other row ids; the iceberg crate has no setter.
+fn with_row_ids(file: &DataFile, first_row_id: Option<i64>) -> iceberg::Result<DataFile> {
+    if file.first_row_id() == first_row_id {
+        return Ok(file.clone());
+    }
+    let mut builder = DataFileBuilder::default();
+    builder
+        .content(file.content_type())
+        .file_path(file.file_path().to_owned())
+        .file_format(file.file_format())
+        .partition(file.partition().clone())
+        .record_count(file.record_count())
+        .file_size_in_bytes(file.file_size_in_bytes())
+        .column_sizes(file.column_sizes().clone())
+        .value_counts(file.value_counts().clone())
+        .null_value_counts(file.null_value_counts().clone())
+        .nan_value_counts(file.nan_value_counts().clone())
+        .lower_bounds(file.lower_bounds().clone())
+        .upper_bounds(file.upper_bounds().clone())
+        .key_metadata(file.key_metadata().map(<[u8]>::to_vec))
+        .split_offsets(file.split_offsets().map(<[i64]>::to_vec))
+        .equality_ids(file.equality_ids())
+        .first_row_id(first_row_id)
+        .partition_spec_id(0)
+        .referenced_data_file(file.referenced_data_file())
+        .content_offset(file.content_offset())
+        .content_size_in_bytes(file.content_size_in_bytes());
+    if let Some(order) = file.sort_order_id() {
+        builder.sort_order_id(order);
+    }
+    builder.build().map_err(|source| {
+        iceberg::Error::new(iceberg::ErrorKind::DataInvalid, "data file").with_source(source)
+    })
 }
 
 /// Reads the manifest list of a snapshot.

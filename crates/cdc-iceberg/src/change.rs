@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cdc_core::TableSchema;
-use iceberg::spec::DataFile;
+use iceberg::spec::{DataFile, ManifestContentType};
 use uuid::Uuid;
 
-use crate::{Branch, Error, Retention, Stamp, Table, TableIdent};
+use crate::{Branch, DeleteEncoding, Error, Retention, Stamp, Table, TableIdent};
 
 /// One commit on one table: exactly one new snapshot.
 #[derive(Clone, Debug)]
@@ -19,8 +19,11 @@ pub struct TableChange {
     /// New data files. They and `delete_files` get the same sequence number, so the position
     /// deletes reach rows of these files too.
     pub data_files: Vec<DataFile>,
-    /// New position delete files.
+    /// New position delete files, or deletion vectors.
     pub delete_files: Vec<DataFile>,
+    /// How deletes are recorded from here on. [`DeleteEncoding::Vector`] raises the format of a table
+    /// that is older; [`DeleteEncoding::Position`] leaves it as it is.
+    pub encoding: DeleteEncoding,
     /// What leaves the table.
     pub remove: Remove,
     /// Which older snapshots the table keeps besides the new one and its parent; all of them
@@ -50,8 +53,57 @@ pub enum Remove {
     Nothing,
     /// All that the parent snapshot has, delete files included.
     Everything,
-    /// The data and delete files with these locations, and delete files that name only one of them.
-    Files(BTreeSet<String>),
+    /// These data and delete files, and deletes that name only one of these data files.
+    Files(BTreeSet<EntryRef>),
+    /// These delete files and deletion vectors; all data files stay.
+    Deletes(BTreeSet<EntryRef>),
+}
+
+impl Remove {
+    /// Whether a manifest of this content may have an entry that leaves.
+    pub(crate) fn may_touch(&self, content: ManifestContentType) -> bool {
+        match self {
+            Remove::Nothing => false,
+            Remove::Everything | Remove::Files(_) => true,
+            Remove::Deletes(gone) => !gone.is_empty() && content == ManifestContentType::Deletes,
+        }
+    }
+
+    /// Whether the file of an entry leaves.
+    pub(crate) fn takes(&self, file: &DataFile) -> bool {
+        match self {
+            Remove::Nothing => false,
+            Remove::Everything => true,
+            Remove::Deletes(gone) => gone.contains(&EntryRef::of(file)),
+            Remove::Files(gone) => {
+                let named = file.referenced_data_file();
+                gone.contains(&EntryRef::of(file))
+                    || named.is_some_and(|named| gone.contains(&EntryRef::from(named)))
+            }
+        }
+    }
+}
+
+/// What tells a file of a table from all others: deletion vectors may share one location.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryRef {
+    /// URI.
+    pub location: String,
+    /// Where a deletion vector begins; `None` for a whole file.
+    pub offset: Option<i64>,
+}
+
+impl EntryRef {
+    /// The file of a manifest entry.
+    pub(crate) fn of(file: &DataFile) -> EntryRef {
+        EntryRef { location: file.file_path().to_owned(), offset: file.content_offset() }
+    }
+}
+
+impl From<String> for EntryRef {
+    fn from(location: String) -> EntryRef {
+        EntryRef { location, offset: None }
+    }
 }
 
 impl TableChange {
@@ -60,16 +112,17 @@ impl TableChange {
         Self::row_delta(stamp, branch, data_files, Vec::new())
     }
 
-    /// Adds data files and position deletes.
+    /// Adds data files and deletes.
     pub fn row_delta(
         stamp: Stamp,
         branch: Branch,
         data_files: Vec<DataFile>,
         delete_files: Vec<DataFile>,
     ) -> Self {
+        let encoding = DeleteEncoding::of(&delete_files);
         let remove = Remove::Nothing;
         let (retention, schema) = (None, None);
-        Self { stamp, branch, data_files, delete_files, remove, retention, schema }
+        Self { stamp, branch, data_files, delete_files, encoding, remove, retention, schema }
     }
 
     /// Puts data files in the place of everything that was there.
@@ -93,7 +146,7 @@ pub struct FlushChange {
     pub branch: Branch,
     /// The delta files as data files of `t`.
     pub current_files: Vec<DataFile>,
-    /// Position deletes on `t`.
+    /// Position deletes or deletion vectors on `t`.
     pub delete_files: Vec<DataFile>,
     /// What leaves `t` (a truncate takes everything).
     pub remove: Remove,

@@ -5,19 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::deletes::load_one;
-use crate::{DeleteFile, LakeFiles, LiveFile, Result, RowSet};
+use crate::deletes::{DELETE_READS_MAX, load_one};
+use crate::{DeleteFile, EntryRef, LakeFiles, LiveFile, Result, RowSet};
 
-/// How many delete files are read at a time.
-const DELETE_READS_MAX: usize = 8;
-
-/// What a set of position delete files says.
+/// What a set of delete files and deletion vectors says.
 #[derive(Clone, Debug, Default)]
 pub struct DeletedRows {
     /// Deleted rows by data file; files without any are not in it.
     pub by_file: BTreeMap<String, RowSet>,
-    /// The data files that each delete file names, by its location.
-    pub named_by: BTreeMap<String, BTreeSet<String>>,
+    /// The data files that each delete file names.
+    pub named_by: BTreeMap<EntryRef, BTreeSet<String>>,
 }
 
 impl DeletedRows {
@@ -27,7 +24,7 @@ impl DeletedRows {
     }
 }
 
-/// Reads position delete files, several at a time. Only deletes of `data_files` count, and only
+/// Reads delete files and deletion vectors, several at a time. Only deletes of `data_files` count, and only
 /// where the delete file is not older than the data file (Iceberg spec, scan planning).
 ///
 /// Memory: one bit for each row of a data file that has deletes, and the delete files being read.
@@ -45,7 +42,7 @@ pub async fn load_deleted_rows(
     let mut loaded = stream::iter(loads).buffer_unordered(DELETE_READS_MAX);
     let mut rows = DeletedRows::default();
     while let Some((delete, (sequence, deletes))) = loaded.try_next().await? {
-        let named = rows.named_by.entry(delete.location.clone()).or_default();
+        let named = rows.named_by.entry(delete.id()).or_default();
         for (location, positions) in deletes {
             if sequence_of.get(location.as_str()).is_some_and(|data| *data <= sequence) {
                 rows.by_file.entry(location.clone()).or_default().extend(positions);

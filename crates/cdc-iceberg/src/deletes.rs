@@ -1,5 +1,6 @@
 //! Position delete files: Parquet with `file_path` and `pos`, sorted by both (Iceberg spec,
-//! position delete files). One file per commit names all data files that lose rows.
+//! position delete files). One file per commit names all data files that lose rows. What is read here
+//! may be deletion vectors as well.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
 
 use crate::first_metadata::METADATA_FOLDER;
-use crate::live::{DELETE_PATH_ID, DELETE_POS_ID, DeleteFile, LiveFiles};
+use crate::live::{BlobRange, DELETE_PATH_ID, DELETE_POS_ID, DeleteFile, LiveFiles};
+use crate::vector::decode_vector;
 use crate::{Error, LakeFiles, Result};
 
 const PATH: &str = "file_path";
@@ -27,7 +29,7 @@ const POS: &str = "pos";
 /// Rows per Arrow batch while encoding and decoding.
 const BATCH_ROWS: usize = 8192;
 /// How many delete files are read at a time.
-const DELETE_READS_MAX: usize = 8;
+pub(crate) const DELETE_READS_MAX: usize = 8;
 
 /// Positions to delete, by the exact location of their data file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,17 +137,34 @@ pub async fn load_position_deletes(
     Ok(by_file)
 }
 
-/// Reads one delete file: its sequence number, and positions by data file.
+/// Reads one delete file or deletion vector: its sequence number, and positions by data file.
 pub(crate) async fn load_one(
     files: &LakeFiles,
     delete: &DeleteFile,
 ) -> Result<(i64, BTreeMap<String, Vec<u64>>)> {
+    if let (Some(blob), Some(file)) = (delete.blob, &delete.referenced) {
+        let positions = load_vector(files, delete, blob).await?;
+        return Ok((delete.sequence_number, BTreeMap::from([(file.clone(), positions)])));
+    }
     let bytes = files.read(&delete.location).await?;
     let decoded = tokio::task::spawn_blocking(move || decode(bytes)).await;
     let deletes = decoded
         .map_err(|_| Error::Cancelled { what: "delete file decoding" })?
         .map_err(|source| Error::DeleteFile { location: delete.location.clone(), source })?;
     Ok((delete.sequence_number, deletes))
+}
+
+async fn load_vector(files: &LakeFiles, delete: &DeleteFile, blob: BlobRange) -> Result<Vec<u64>> {
+    let part = blob.offset..blob.offset.saturating_add(blob.length);
+    let bytes = files.read_part(&delete.location, part).await?;
+    let rows = delete.record_count;
+    let decoded = tokio::task::spawn_blocking(move || decode_vector(&bytes, rows)).await;
+    let decoded = decoded.map_err(|_| Error::Cancelled { what: "deletion vector decoding" })?;
+    decoded.map_err(|source| Error::Vector {
+        location: delete.location.clone(),
+        offset: blob.offset,
+        source: Box::new(source),
+    })
 }
 
 fn arrow_schema() -> SchemaRef {

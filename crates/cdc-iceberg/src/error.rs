@@ -2,6 +2,8 @@
 
 use cdc_core::ErrorKind;
 
+use crate::DeleteEncoding;
+
 /// The result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -69,14 +71,34 @@ pub enum Error {
         /// The codec's error.
         source: parquet::errors::ParquetError,
     },
-    /// A table holds deletes of a form that pgcdc never writes: equality deletes, or a format
-    /// version's deletion vectors.
+    /// A deletion vector cannot be read.
+    #[error("cannot read the deletion vector at byte {offset} of `{location}`")]
+    Vector {
+        /// URI of the Puffin file.
+        location: String,
+        /// Where it begins.
+        offset: u64,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A table holds deletes of a form that pgcdc never writes, such as equality deletes.
     #[error(
-        "deletes in `{location}` are not position deletes in Parquet; hint: another program wrote to the table, run `pgcdc table resync`"
+        "deletes in `{location}` are neither positions in Parquet nor deletion vectors; hint: another program wrote to the table, run `pgcdc table resync`"
     )]
     UnsupportedDeletes {
         /// URI of the delete file.
         location: String,
+    },
+    /// A table's format does not take the deletes that it would get. The format is never lowered.
+    #[error(
+        "table `{table}` is of Iceberg format {format} and takes no {}; hint: set `iceberg.deletes: vector`, it cannot go back",
+        DeleteEncoding::of_format(*format).others()
+    )]
+    EncodingRefused {
+        /// Name of the table.
+        table: String,
+        /// The format version.
+        format: iceberg::spec::FormatVersion,
     },
     /// The catalog failed in a way that certainly left it as it was.
     #[error("catalog `{catalog}` cannot {operation} `{object}`")]
@@ -142,8 +164,12 @@ impl Error {
             Error::Read { source, .. } | Error::Write { source, .. } => object_kind(source),
             Error::Catalog { transient: true, .. } => ErrorKind::Transient,
             Error::Catalog { .. } => ErrorKind::Unreachable,
-            Error::OutsideLake { .. } | Error::UnsupportedDeletes { .. } => ErrorKind::Invalid,
-            Error::Format { .. } | Error::DeleteFile { .. } => ErrorKind::Corrupt,
+            Error::OutsideLake { .. }
+            | Error::UnsupportedDeletes { .. }
+            | Error::EncodingRefused { .. } => ErrorKind::Invalid,
+            Error::Format { .. } | Error::DeleteFile { .. } | Error::Vector { .. } => {
+                ErrorKind::Corrupt
+            }
             Error::NoNamespace(_) | Error::NoTable(_) | Error::NoSnapshot { .. } => {
                 ErrorKind::NotFound
             }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use cdc_core::{LakeLocation, TableSchema};
 use chrono::{DateTime, Utc};
-use iceberg::spec::{Schema, TableMetadata};
+use iceberg::spec::{FormatVersion, Schema, TableMetadata};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::schema::{changes_schema, current_schema};
-use crate::{Error, Result, TableIdent, TableNaming};
+use crate::{DeleteEncoding, Error, Result, TableIdent, TableNaming};
 
 /// The folder of the current-state table's metadata and delete files.
 pub(crate) const METADATA_FOLDER: &str = "metadata";
@@ -48,6 +48,9 @@ pub struct TableSpec<'a> {
     pub codec: &'a str,
     /// The daemon's generation.
     pub generation: u64,
+    /// How deletes of the current-state table are recorded. The changelog has none, so it is of
+    /// format version 2, which all readers know.
+    pub deletes: DeleteEncoding,
 }
 
 impl TableSpec<'_> {
@@ -69,7 +72,7 @@ impl TableSpec<'_> {
     ) -> Result<TableMetadata> {
         let properties =
             BTreeMap::from([("pgcdc.changes-table".to_owned(), self.changes_ident().to_string())]);
-        self.metadata(lake, &current_schema(self.schema)?, properties, now)
+        self.metadata(lake, &current_schema(self.schema)?, self.deletes, properties, now)
     }
 
     /// The first metadata of the changelog.
@@ -83,7 +86,8 @@ impl TableSpec<'_> {
             ("pgcdc.current-table".to_owned(), self.current_ident().to_string()),
             (METADATA_PATH_PROPERTY.to_owned(), folder),
         ]);
-        self.metadata(lake, &changes_schema(self.schema)?, properties, now)
+        let schema = changes_schema(self.schema)?;
+        self.metadata(lake, &schema, DeleteEncoding::Position, properties, now)
     }
 
     fn location(&self, lake: &LakeLocation) -> String {
@@ -94,6 +98,7 @@ impl TableSpec<'_> {
         &self,
         lake: &LakeLocation,
         schema: &Schema,
+        deletes: DeleteEncoding,
         mut properties: BTreeMap<String, String>,
         now: DateTime<Utc>,
     ) -> Result<TableMetadata> {
@@ -104,8 +109,8 @@ impl TableSpec<'_> {
         properties.insert(IDENTITY_PROPERTY.into(), identity_text(self.schema));
         properties.insert(LAKE_PROPERTY.into(), self.lake_id.into());
         properties.insert(GENERATION_PROPERTY.into(), self.generation.to_string());
-        let json = json!({
-            "format-version": 2,
+        let mut json = json!({
+            "format-version": deletes.format() as u8,
             "table-uuid": Uuid::new_v4(),
             "location": self.location(lake),
             "last-sequence-number": 0,
@@ -122,6 +127,9 @@ impl TableSpec<'_> {
             "snapshots": [],
             "refs": {},
         });
+        if deletes.format() == FormatVersion::V3 {
+            json["next-row-id"] = json!(0);
+        }
         serde_json::from_value(json).map_err(|source| Error::Build {
             table: self.schema.table.to_string(),
             what: "metadata",

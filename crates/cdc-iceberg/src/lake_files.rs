@@ -1,5 +1,6 @@
 //! Whole objects of a lake by URI: the one place where Iceberg locations meet the object store.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,13 @@ impl LakeFiles {
         let path = self.path(uri)?;
         let read = async { self.objects.get(&path).await?.bytes().await };
         read.await.map_err(|source| Error::Read { location: uri.to_owned(), source })
+    }
+
+    /// Reads a part of an object.
+    pub(crate) async fn read_part(&self, uri: &str, part: Range<u64>) -> Result<Bytes> {
+        let path = self.path(uri)?;
+        let read = self.objects.get_range(&path, part).await;
+        read.map_err(|source| Error::Read { location: uri.to_owned(), source })
     }
 
     /// Writes a new object; a name that is taken by something else is an error.

@@ -1,16 +1,17 @@
 //! The Iceberg tables of a lake.
 //!
 //! Each source table has two: `t`, the current state, and `t__changes`, all versions of all rows.
-//! Both name the same delta files; `t` hides superseded rows by position deletes. [`Committer`] is
-//! the type to know: it creates the pair and commits flushes, one snapshot per table and flush.
+//! Both name the same delta files; `t` hides superseded rows by position deletes or deletion vectors.
+//! [`Committer`] is the type to know: it creates the pair and commits flushes, one snapshot per table
+//! and flush.
 //!
 //! ```
 //! use std::sync::Arc;
 //!
 //! use cdc_core::{Epoch, Identity, LakeLocation, Lsn, FieldId, SystemClock, TableName, TableSchema};
 //! use cdc_iceberg::{
-//!     Branch, CommitKind, Committer, FlushChange, InitialContent, LakeFiles, MemoryCatalog, Remove,
-//!     Stamp, TableNaming, TableSpec,
+//!     Branch, CommitKind, Committer, DeleteEncoding, FlushChange, InitialContent, LakeFiles,
+//!     MemoryCatalog, Remove, Stamp, TableNaming, TableSpec,
 //! };
 //! use object_store::memory::InMemory;
 //!
@@ -34,6 +35,7 @@
 //!     lake_id: "example",
 //!     codec: "zstd",
 //!     generation: 1,
+//!     deletes: DeleteEncoding::Position,
 //! };
 //! let init = Stamp {
 //!     kind: CommitKind::Init,
@@ -75,6 +77,7 @@ mod commit;
 mod create;
 mod deleted_rows;
 mod deletes;
+mod encoding;
 mod error;
 mod expire;
 mod first_metadata;
@@ -93,23 +96,26 @@ mod stamp;
 mod stats;
 mod summary;
 mod table;
+mod vector;
+mod vectors;
 
 pub use arrow_schema::{arrow_type, base_arrow_schema, delta_arrow_schema};
 pub use catalog::{Catalog, CreateOutcome, SwapOutcome};
 pub use change::{
-    CommitOutcome, Conflict, FlushChange, NewSchema, Remove, TableChange, Unresolved,
+    CommitOutcome, Conflict, EntryRef, FlushChange, NewSchema, Remove, TableChange, Unresolved,
 };
 pub use commit::{Committer, FlushOutcome};
 pub use create::InitialContent;
 pub use deleted_rows::{DeletedRows, load_deleted_rows};
 pub use deletes::{PositionDeletes, load_position_deletes, write_position_deletes};
+pub use encoding::DeleteEncoding;
 pub use error::{Error, Result};
 pub use expire::{Expired, Retention};
 pub use first_metadata::{LAKE_PROPERTY, SOURCE_PROPERTY, TableSpec};
 pub use iceberg::spec::{DataFile, TableMetadata};
 pub use ident::{CHANGES_SUFFIX, TableIdent, TableNaming};
 pub use lake_files::LakeFiles;
-pub use live::{DeleteFile, LiveFile, LiveFiles, live_files};
+pub use live::{BlobRange, DeleteFile, LiveFile, LiveFiles, live_deletes, live_files};
 pub use memory::MemoryCatalog;
 pub use read_view::{BoundValue, ColumnBounds, ReadColumn, column_bounds, read_columns};
 pub use references::{OfSnapshots, referenced_files};
@@ -119,3 +125,4 @@ pub use sqlite::{CATALOG_NAME, SqliteCatalog};
 pub use stamp::{CommitKind, Stamp, ancestry, find_batch, newest_lsn_to};
 pub use stats::data_file_from_parquet;
 pub use table::{Branch, Table, TablePair};
+pub use vectors::{DeletionVectors, write_deletion_vectors};

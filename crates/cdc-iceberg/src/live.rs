@@ -1,10 +1,12 @@
 //! The files of a snapshot: what a scan reads and what the key index is rebuilt from.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use iceberg::spec::{DataContentType, DataFile, DataFileFormat, TableMetadata};
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileFormat, ManifestContentType, ManifestFile, TableMetadata,
+};
 
 use crate::avro::{Entry, read_list, read_manifest};
-use crate::{Error, LakeFiles, Result};
+use crate::{EntryRef, Error, LakeFiles, Result};
 
 /// How many manifests are read at a time.
 pub(crate) const MANIFEST_READS_MAX: usize = 16;
@@ -29,14 +31,14 @@ pub struct LiveFile {
     pub file: DataFile,
 }
 
-/// A position delete file of a snapshot.
+/// Deletes of a snapshot: a position delete file, or a deletion vector in a Puffin file.
 #[derive(Clone, Debug)]
 pub struct DeleteFile {
-    /// URI.
+    /// URI. Several vectors may share a file; [`DeleteFile::id`] tells them apart.
     pub location: String,
-    /// Deleted positions in the file.
+    /// Deleted positions in it.
     pub record_count: u64,
-    /// Bytes.
+    /// Bytes; of a vector those of its blob.
     pub size: u64,
     /// Data sequence number: the deletes reach data files up to this one.
     pub sequence_number: i64,
@@ -44,6 +46,17 @@ pub struct DeleteFile {
     pub referenced: Option<String>,
     /// The least and greatest data file location it names, if the manifest says so.
     pub bounds: Option<(String, String)>,
+    /// Where a deletion vector lies in the file; `None` for a position delete file.
+    pub blob: Option<BlobRange>,
+}
+
+/// A part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobRange {
+    /// Byte at which it begins.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
 }
 
 /// The live files of one snapshot, both lists in (sequence number, location) order.
@@ -51,7 +64,7 @@ pub struct DeleteFile {
 pub struct LiveFiles {
     /// Data files.
     pub data_files: Vec<LiveFile>,
-    /// Position delete files.
+    /// Position delete files and deletion vectors.
     pub delete_files: Vec<DeleteFile>,
 }
 
@@ -68,6 +81,17 @@ impl LiveFiles {
 }
 
 impl DeleteFile {
+    /// What tells it from all others of the table.
+    pub fn id(&self) -> EntryRef {
+        let offset = self.blob.map(|blob| blob.offset.cast_signed());
+        EntryRef { location: self.location.clone(), offset }
+    }
+
+    /// Whether it is a deletion vector.
+    pub fn is_vector(&self) -> bool {
+        self.blob.is_some()
+    }
+
     fn may_touch(&self, file: &LiveFile) -> bool {
         let named = match (&self.referenced, &self.bounds) {
             (Some(only), _) => *only == file.location,
@@ -95,6 +119,36 @@ pub async fn live_files(
         .snapshot_by_id(snapshot_id)
         .ok_or_else(|| Error::NoSnapshot { table: metadata.location().to_owned(), snapshot_id })?;
     let manifests = read_list(files, metadata, snapshot).await?;
+    read_live(files, &manifests).await
+}
+
+/// The deletes of a snapshot without its data files, where all of them are deletion vectors: those
+/// say themselves which file they are of. With position delete files the same as [`live_files`].
+///
+/// # Errors
+/// As [`live_files`].
+pub async fn live_deletes(
+    files: &LakeFiles,
+    metadata: &TableMetadata,
+    snapshot_id: i64,
+) -> Result<LiveFiles> {
+    let snapshot = metadata
+        .snapshot_by_id(snapshot_id)
+        .ok_or_else(|| Error::NoSnapshot { table: metadata.location().to_owned(), snapshot_id })?;
+    let manifests = read_list(files, metadata, snapshot).await?;
+    let of_deletes: Vec<ManifestFile> = manifests
+        .iter()
+        .filter(|manifest| manifest.content == ManifestContentType::Deletes)
+        .cloned()
+        .collect();
+    let deletes = read_live(files, &of_deletes).await?;
+    match deletes.delete_files.iter().all(DeleteFile::is_vector) {
+        true => Ok(deletes),
+        false => read_live(files, &manifests).await,
+    }
+}
+
+async fn read_live(files: &LakeFiles, manifests: &[ManifestFile]) -> Result<LiveFiles> {
     let reads: Vec<_> = manifests.iter().map(|manifest| read_manifest(files, manifest)).collect();
     let mut entries = stream::iter(reads).buffer_unordered(MANIFEST_READS_MAX);
     let mut live = LiveFiles::default();
@@ -105,8 +159,7 @@ pub async fn live_files(
     }
     live.data_files
         .sort_by(|a, b| (a.sequence_number, &a.location).cmp(&(b.sequence_number, &b.location)));
-    live.delete_files
-        .sort_by(|a, b| (a.sequence_number, &a.location).cmp(&(b.sequence_number, &b.location)));
+    live.delete_files.sort_by_cached_key(|delete| (delete.sequence_number, delete.id()));
     Ok(live)
 }
 
@@ -132,12 +185,37 @@ impl LiveFiles {
                     sequence_number,
                     referenced: file.referenced_data_file(),
                     bounds: path_bounds(file),
+                    blob: None,
+                });
+            }
+            (DataContentType::PositionDeletes, DataFileFormat::Puffin) => {
+                let (Some(blob), Some(referenced)) =
+                    (blob_range(file), file.referenced_data_file())
+                else {
+                    return Err(Error::UnsupportedDeletes { location });
+                };
+                self.delete_files.push(DeleteFile {
+                    location,
+                    record_count,
+                    size: blob.length,
+                    sequence_number,
+                    referenced: Some(referenced),
+                    bounds: None,
+                    blob: Some(blob),
                 });
             }
             _ => return Err(Error::UnsupportedDeletes { location }),
         }
         Ok(())
     }
+}
+
+/// Where a deletion vector lies, if the entry says so as it must.
+fn blob_range(file: &DataFile) -> Option<BlobRange> {
+    Some(BlobRange {
+        offset: u64::try_from(file.content_offset()?).ok()?,
+        length: u64::try_from(file.content_size_in_bytes()?).ok()?,
+    })
 }
 
 /// The bounds of `file_path`. An upper bound may be a truncated and incremented prefix, so it is

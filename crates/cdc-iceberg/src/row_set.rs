@@ -31,6 +31,14 @@ impl RowSet {
         word.is_some_and(|word| word & (1 << (row % WORD)) != 0)
     }
 
+    /// Takes the rows of another set out.
+    pub fn subtract(&mut self, other: &RowSet) {
+        for (word, others) in self.words.iter_mut().zip(&other.words) {
+            self.len -= u64::from((*word & others).count_ones());
+            *word &= !others;
+        }
+    }
+
     /// Rows in it.
     pub fn len(&self) -> u64 {
         self.len
@@ -95,5 +103,14 @@ mod tests {
         assert_eq!(set.len(), 5);
         assert!(set.contains(64) && !set.contains(66) && !set.contains(1 << 40));
         assert!(RowSet::default().is_empty());
+    }
+
+    #[test]
+    fn what_is_subtracted_is_gone_and_counted_once() {
+        let mut set: RowSet = [1, 64, 65, 200].into_iter().collect();
+        set.subtract(&[1, 2, 65].into_iter().collect());
+        assert_eq!((set.iter().collect::<Vec<_>>(), set.len()), (vec![64, 200], 2));
+        set.subtract(&[64, 200, 9000].into_iter().collect());
+        assert!(set.is_empty());
     }
 }

@@ -11,7 +11,10 @@ use iceberg::spec::{
 };
 use uuid::Uuid;
 
-use crate::avro::{Entry, ManifestEncoder, NewObject, read_list, read_manifest};
+use crate::avro::{
+    Entry, ManifestEncoder, NewObject, RowIds, live_entries, read_list, read_manifest,
+};
+use crate::encoding::check_encoding;
 use crate::expire::expired;
 use crate::first_metadata::metadata_folder;
 use crate::live::MANIFEST_READS_MAX;
@@ -45,9 +48,11 @@ pub(crate) async fn prepare(
         Some(parent) => read_list(files, base, parent).await?,
         None => Vec::new(),
     };
+    let format = base.format_version().max(change.encoding.format());
+    check_encoding(table, format, &change.delete_files)?;
     let encoder = ManifestEncoder {
         table,
-        format: base.format_version(),
+        format,
         snapshot_id: fresh_snapshot_id(base),
         sequence_number: base.next_sequence_number(),
         schema: base.current_schema().clone(),
@@ -69,7 +74,9 @@ pub(crate) async fn prepare(
         format!("{}/snap-{}-{}.avro", draft.folder, encoder.snapshot_id, Uuid::new_v4());
     let parent_id = parent.map(Snapshot::snapshot_id);
     let manifests = std::mem::take(&mut draft.manifests);
-    draft.objects.push(encoder.list(list_location.clone(), parent_id, manifests).await?);
+    let (list, row_ids) =
+        encoder.list(list_location.clone(), parent_id, base.next_row_id(), manifests).await?;
+    draft.objects.push(list);
 
     let mut properties = HashMap::new();
     draft.tally.write(parent, &mut properties);
@@ -83,8 +90,11 @@ pub(crate) async fn prepare(
         .with_timestamp_ms(now.timestamp_millis().max(base.last_updated_ms()))
         .with_manifest_list(list_location)
         .with_summary(Summary { operation, additional_properties: properties })
-        .with_schema_id(base.current_schema_id())
-        .build();
+        .with_schema_id(base.current_schema_id());
+    let snapshot = match row_ids {
+        Some(RowIds { first, count }) => snapshot.with_row_range(first, count).build(),
+        None => snapshot.build(),
+    };
     let forgotten = match &change.retention {
         Some(retention) => forgotten(table, base, parent_id, retention)?,
         None => Vec::new(),
@@ -92,7 +102,8 @@ pub(crate) async fn prepare(
     let metadata = base
         .clone()
         .into_builder(base_location.map(str::to_owned))
-        .set_branch_snapshot(snapshot, change.branch.as_str())
+        .upgrade_format_version(format)
+        .and_then(|builder| builder.set_branch_snapshot(snapshot, change.branch.as_str()))
         .and_then(|builder| builder.remove_snapshots(&forgotten).build())
         .map_err(Error::build(table, "snapshot"))?
         .metadata;
@@ -166,13 +177,13 @@ impl Draft {
         remove: &Remove,
     ) -> Result<()> {
         for manifest in parents {
-            if *remove == Remove::Nothing {
+            if !remove.may_touch(manifest.content) {
                 self.manifests.push(manifest);
                 continue;
             }
             let entries = read_manifest(files, &manifest).await?;
-            let mut entries: Vec<Entry> =
-                entries.iter().filter(|entry| entry.is_live()).cloned().collect();
+            let mut entries = live_entries(&manifest, &entries)
+                .map_err(Error::build(encoder.table, "manifest"))?;
             if !self.mark_removed(&mut entries, remove) {
                 self.manifests.push(manifest);
                 continue;
@@ -207,8 +218,11 @@ impl Draft {
             // in order, so that the merged manifest does not depend on which read came first
             let reads = stream::iter(reads).buffered(MANIFEST_READS_MAX);
             let entries: Vec<Arc<[Entry]>> = reads.try_collect().await?;
-            let all = entries.iter().flat_map(|entries| entries.iter());
-            let live: Vec<Entry> = all.filter(|entry| entry.is_live()).cloned().collect();
+            let live =
+                small.iter().zip(&entries).map(|(file, entries)| live_entries(file, entries));
+            let live: Vec<Vec<Entry>> =
+                live.collect::<Result<_, _>>().map_err(Error::build(encoder.table, "manifest"))?;
+            let live = live.concat();
             let written = encoder.carried(self.manifest_location(), content, &live).await?;
             self.push(written);
         }
@@ -219,17 +233,7 @@ impl Draft {
     fn mark_removed(&mut self, entries: &mut [Entry], remove: &Remove) -> bool {
         let mut any = false;
         for entry in entries {
-            let leaves = match remove {
-                Remove::Nothing => false,
-                Remove::Everything => true,
-                Remove::Files(locations) => {
-                    locations.contains(entry.file.file_path())
-                        || entry
-                            .file
-                            .referenced_data_file()
-                            .is_some_and(|file| locations.contains(&file))
-                }
-            };
+            let leaves = remove.takes(&entry.file);
             if leaves {
                 entry.status = ManifestStatus::Deleted;
                 self.tally.remove(&entry.file);

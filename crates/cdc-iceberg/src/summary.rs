@@ -20,6 +20,7 @@ struct Count {
     records: u64,
     bytes: u64,
     delete_files: u64,
+    vectors: u64,
     position_deletes: u64,
 }
 
@@ -68,13 +69,15 @@ impl Tally {
             ("added-records", added.records),
             ("added-files-size", added.bytes),
             ("added-delete-files", added.delete_files),
-            ("added-position-delete-files", added.delete_files),
+            ("added-position-delete-files", added.delete_files - added.vectors),
+            ("added-dvs", added.vectors),
             ("added-position-deletes", added.position_deletes),
             ("deleted-data-files", removed.data_files),
             ("deleted-records", removed.records),
             ("removed-files-size", removed.bytes),
             ("removed-delete-files", removed.delete_files),
-            ("removed-position-delete-files", removed.delete_files),
+            ("removed-position-delete-files", removed.delete_files - removed.vectors),
+            ("removed-dvs", removed.vectors),
             ("removed-position-deletes", removed.position_deletes),
         ];
         let seen = counts.into_iter().filter(|(_, count)| *count > 0);
@@ -84,12 +87,15 @@ impl Tally {
 
 impl Count {
     fn count(&mut self, file: &DataFile) {
-        self.bytes += file.file_size_in_bytes();
+        // vectors share a file, so each counts its own part of it
+        let part = file.content_size_in_bytes().and_then(|part| u64::try_from(part).ok());
+        self.bytes += part.unwrap_or(file.file_size_in_bytes());
         if file.content_type() == DataContentType::Data {
             self.data_files += 1;
             self.records += file.record_count();
         } else {
             self.delete_files += 1;
+            self.vectors += u64::from(part.is_some());
             self.position_deletes += file.record_count();
         }
     }

@@ -8,7 +8,7 @@ use iceberg::spec::{MAIN_BRANCH, SnapshotRef, TableMetadata};
 use uuid::Uuid;
 
 use crate::first_metadata::{FILLED_PROPERTY, GENERATION_PROPERTY, SCHEMA_PROPERTY};
-use crate::{TableIdent, stamp};
+use crate::{DeleteEncoding, TableIdent, stamp};
 
 /// The branch a commit goes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +68,11 @@ impl Table {
     /// The generation in the table's properties: daemons of a lower one cannot commit.
     pub fn generation(&self) -> Option<u64> {
         self.metadata.properties().get(GENERATION_PROPERTY)?.parse().ok()
+    }
+
+    /// How its deletes are recorded, as its format version says.
+    pub fn delete_encoding(&self) -> DeleteEncoding {
+        DeleteEncoding::of_format(self.metadata.format_version())
     }
 
     /// The schema as the last evolution left it, in the form in which it was handed over; none before

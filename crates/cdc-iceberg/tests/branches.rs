@@ -141,6 +141,6 @@ async fn deleted_rows_are_found_by_file_and_by_who_names_them() {
         live.data_files.iter().map(|file| deleted.count(&file.location)).collect();
     assert_eq!(counts, [1, 1, 1, 0]);
     let named: Vec<usize> =
-        live.delete_files.iter().map(|delete| deleted.named_by[&delete.location].len()).collect();
+        live.delete_files.iter().map(|delete| deleted.named_by[&delete.id()].len()).collect();
     assert_eq!(named, [2, 1]);
 }

@@ -177,7 +177,7 @@ async fn replacing_files_keeps_the_others_and_the_lsn() {
     let first = crate::reading::data_locations(&sample, &table).await;
     let base = first.iter().find(|location| location.ends_with("part-00001.parquet")).unwrap();
     let change = TableChange {
-        remove: Remove::Files([base.clone()].into()),
+        remove: Remove::Files([base.clone().into()].into()),
         ..TableChange::append(stamp(CommitKind::Compact, 0), Branch::Main, Vec::new())
     };
     let table = committed(sample.committer.commit(&table, &change).await.unwrap());

@@ -9,3 +9,4 @@ mod outcomes;
 mod reading;
 mod sample;
 mod schemas;
+mod vectors;

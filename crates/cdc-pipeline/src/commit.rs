@@ -14,9 +14,8 @@ use std::sync::Arc;
 
 use cdc_core::{Epoch, Lsn, TableName, TableSchema, failpoint};
 use cdc_iceberg::{
-    Branch, CommitKind, CommitOutcome, DataFile, PositionDeletes, Remove, Stamp, Table,
-    TableChange, TablePair, changes_schema, current_schema, data_file_from_parquet,
-    write_position_deletes,
+    Branch, CommitKind, CommitOutcome, DataFile, Stamp, Table, TableChange, TablePair,
+    changes_schema, current_schema, data_file_from_parquet,
 };
 use cdc_manifest::{Manifest, TableEntry, Versioned};
 use cdc_sink::{DeltaOutput, EncodedFile};
@@ -25,6 +24,7 @@ use futures::{FutureExt, StreamExt, stream};
 use uuid::Uuid;
 
 use crate::control::VerifiedRecord;
+use crate::deletes::Encoded;
 use crate::fence::{Fence, fenced};
 use crate::lake::Lake;
 use crate::meters::StopWatch;
@@ -281,20 +281,20 @@ impl CommitState {
         let current = if is_covered {
             committed.pair.current.clone()
         } else {
-            let deletes = self.position_deletes(output);
-            let files = self.lake.tables.files();
-            let delete_file =
-                write_position_deletes(files, table, deletes).await.map_err(wrong())?;
+            let on = &committed.pair.current;
+            let Encoded { delete_files, remove } =
+                self.lake.encode_deletes(on, output).await.map_err(wrong())?;
             let change = TableChange {
                 stamp: stamp.clone(),
                 branch: self.lake.branch,
                 data_files: current_files,
-                delete_files: delete_file.into_iter().collect(),
-                remove: if output.truncate { Remove::Everything } else { Remove::Nothing },
+                delete_files,
+                encoding: self.lake.deletes,
+                remove,
                 retention: self.kept.of_current(table, &self.manifest.value),
                 schema: None,
             };
-            let outcome = self.lake.tables.commit(&committed.pair.current, &change).await;
+            let outcome = self.lake.tables.commit(on, &change).await;
             let current = self.settle(table, outcome).await?;
             self.count_expired(table, &committed.pair.current, &current);
             current
@@ -406,14 +406,6 @@ impl CommitState {
         Ok((current.collect::<Result<_, _>>()?, changes.collect::<Result<_, _>>()?))
     }
 
-    fn position_deletes(&self, output: &DeltaOutput) -> PositionDeletes {
-        let mut deletes = PositionDeletes::new();
-        for (location, rows) in output.delete_locations(&self.lake.store) {
-            deletes.extend(&location, rows.iter().map(|row| u64::from(*row)));
-        }
-        deletes
-    }
-
     fn next_manifest(&self, name: &BatchName, content: &EpochContent) -> Manifest {
         let mut next = self.manifest.value.clone();
         let (now, branch) = (self.lake.clock.now(), self.lake.branch);
@@ -483,6 +475,7 @@ pub(crate) fn point_at(entry: &mut TableEntry, pair: &TablePair, branch: Branch)
     entry.iceberg_table = Some(pair.current.ident.to_string());
     entry.metadata_location = Some(pair.current.metadata_location.clone());
     entry.snapshot_id = pair.current.head_id(branch);
+    entry.delete_mode = Some(pair.current.delete_encoding().to_string());
     entry.changes_iceberg_table = Some(pair.changes.ident.to_string());
     entry.changes_metadata_location = Some(pair.changes.metadata_location.clone());
     entry.changes_snapshot_id = pair.changes.head_id(branch);

@@ -115,7 +115,8 @@ pub async fn follow(
     components: Components,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
-    let lake = Lake::over(components, Meters::default());
+    let deletes = settings.lake.deletes;
+    let lake = Lake { deletes, ..Lake::over(components, Meters::default()) };
     let manifest = manifest_of(settings, &lake).await?;
     let breaker = Arc::new(Breaker::new(settings.breaker));
     let (live, _) = watch::channel(first_facts(&manifest));

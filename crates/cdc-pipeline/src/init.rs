@@ -357,6 +357,7 @@ impl Attempt<'_> {
                         lake_id: &record.lake_id,
                         codec: codec(self.settings.lake.compression),
                         generation: 0,
+                        deletes: self.lake.deletes,
                     };
                     let parts = copied.get(table).map_or(&[][..], |copied| &copied.files);
                     let create = async {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cdc_core::{Clock, SystemClock};
-use cdc_iceberg::{Branch, Catalog, Committer, LakeFiles, SqliteCatalog};
+use cdc_iceberg::{Branch, Catalog, Committer, DeleteEncoding, LakeFiles, SqliteCatalog};
 use cdc_manifest::{LakeStore, ManifestStore, PromotionMode, RefsStore};
 
 use crate::Error;
@@ -41,6 +41,8 @@ pub(crate) struct Lake {
     pub(crate) meters: Meters,
     /// The branch of the Iceberg tables that commits go to.
     pub(crate) branch: Branch,
+    /// How deleted rows are recorded (`iceberg.deletes`).
+    pub(crate) deletes: DeleteEncoding,
 }
 
 impl Lake {
@@ -72,7 +74,8 @@ impl Lake {
             PromotionMode::Auto => Branch::Main,
             PromotionMode::Manual => Branch::Staging,
         };
-        Ok(Lake { branch, ..Lake::over(components, meters) })
+        let deletes = settings.deletes;
+        Ok(Lake { branch, deletes, ..Lake::over(components, meters) })
     }
 
     /// A lake over components that are there already.
@@ -87,6 +90,7 @@ impl Lake {
             clock,
             meters,
             branch: Branch::Main,
+            deletes: DeleteEncoding::default(),
         }
     }
 }

@@ -54,6 +54,7 @@ pub(crate) async fn committed_state(
     let tables: BTreeMap<TableName, CommittedTable> = stream::iter(loads)
         .map(|(table, entry, schema)| async move {
             let pair = load_pair(this, &table, &entry).await?;
+            this.check_encoding(&table, &pair.current)?;
             let committed = with_schema(&table, &entry, schema, pair, this.branch)?;
             Ok::<_, Error>((table, committed))
         })

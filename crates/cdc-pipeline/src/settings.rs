@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cdc_core::{StoredAs, TableName, TypePolicy};
 use cdc_governance::TableRules;
-use cdc_iceberg::TableNaming;
+use cdc_iceberg::{DeleteEncoding, TableNaming};
 use cdc_manifest::{PromotionMode, RawRetention, StorageSpec};
 use cdc_sink::FileCompression;
 use globset::GlobMatcher;
@@ -26,6 +26,8 @@ pub struct LakeSettings {
     pub naming: TableNaming,
     /// Parquet compression of data files.
     pub compression: FileCompression,
+    /// How deleted rows are recorded.
+    pub deletes: DeleteEncoding,
     /// Whether commits go to `main`, or wait on `staging` for a promotion.
     pub promotion: PromotionMode,
 }

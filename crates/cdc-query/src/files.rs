@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use cdc_core::{FieldId, StoredType, TableName};
-use cdc_iceberg::{BoundValue, ColumnBounds, LakeFiles, LiveFiles, ReadColumn};
+use cdc_iceberg::{BoundValue, ColumnBounds, DeleteFile, LakeFiles, LiveFiles, ReadColumn};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
@@ -174,14 +174,13 @@ impl TableFiles {
         let mut touching = HashSet::new();
         for file in &self.live.data_files {
             if wanted.contains_key(file.location.as_str()) {
-                let names = self.live.deletes_of(file).map(|delete| delete.location.as_str());
+                let names = self.live.deletes_of(file).map(DeleteFile::id);
                 touching.extend(names);
                 part.data_files.push(file.clone());
             }
         }
         let all = self.live.delete_files.iter();
-        part.delete_files =
-            all.filter(|delete| touching.contains(delete.location.as_str())).cloned().collect();
+        part.delete_files = all.filter(|delete| touching.contains(&delete.id())).cloned().collect();
         let loaded = cdc_iceberg::load_position_deletes(&self.lake, &part).await?;
         let by_path = loaded
             .into_iter()

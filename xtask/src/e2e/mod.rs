@@ -6,6 +6,7 @@ mod compaction;
 mod connection;
 mod crash;
 mod edges;
+mod encodings;
 mod evolution;
 mod fencing;
 mod identity;
@@ -144,6 +145,7 @@ const SCENARIOS: &[(Needed, &[Scenario])] = &[
     (Once, metrics::SCENARIOS),
     (Once, upkeep::SCENARIOS),
     (Once, compaction::SCENARIOS),
+    (Once, encodings::SCENARIOS),
     (Once, s3::SCENARIOS),
     (Once, s3_faults::SCENARIOS),
 ];

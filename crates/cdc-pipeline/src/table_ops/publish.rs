@@ -39,6 +39,7 @@ pub(super) async fn load(
         current: tables.load(&known.current).await.map_err(wrong())?,
         changes: tables.load(&known.changes).await.map_err(wrong())?,
     };
+    context.lake.check_encoding(table, &pair.current)?;
     let record = pair.current.schema_record();
     let record = record.map(|text| parse_schema_record(table, text)).transpose()?;
     let ahead = record.filter(|record| record.version > known.schema.version);
@@ -103,6 +104,7 @@ impl Copy<'_> {
             lake_id: &context.lake_id,
             codec: crate::init::codec(context.settings.compression),
             generation: context.generation,
+            deletes: context.lake.deletes,
         };
         for ident in [spec.current_ident(), spec.changes_ident()] {
             self.make_way(context, &ident).await?;

@@ -69,6 +69,7 @@ async fn first_copy(state: &CommitState, lsn: Lsn) -> TablePair {
         lake_id: &state.manifest.value.lake_id,
         codec: "zstd",
         generation: state.fence.generation,
+        deletes: state.lake.deletes,
     };
     let stamp = stamp(state, CommitKind::Add, lsn);
     let content = InitialContent { stamp, branch: Branch::Main, base_files: Vec::new() };

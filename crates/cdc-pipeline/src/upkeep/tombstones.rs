@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use cdc_core::{Epoch, Lsn, TableName, meta};
 use cdc_iceberg::{
-    BoundValue, CommitKind, Remove, TableChange, TablePair, column_bounds, live_files,
+    BoundValue, CommitKind, EntryRef, Remove, TableChange, TablePair, column_bounds, live_files,
 };
 use chrono::{DateTime, Utc};
 
@@ -17,7 +17,7 @@ use crate::lake::Lake;
 /// plan stays right however much is appended meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PurgePlan {
-    files: BTreeSet<String>,
+    files: BTreeSet<EntryRef>,
     /// Rows in them.
     pub(crate) rows: u64,
     epoch_to: Epoch,
@@ -66,7 +66,7 @@ pub(crate) async fn plan_purge(
         plan.rows += file.record_count;
         plan.epoch_to = plan.epoch_to.max(epoch);
         plan.lsn_to = plan.lsn_to.max(lsn);
-        plan.files.insert(file.location.clone());
+        plan.files.insert(file.location.clone().into());
     }
     Ok((!plan.files.is_empty()).then_some(plan))
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use cdc_core::{Cell, Clock, Epoch, Lsn, UnrepresentablePolicy};
 use cdc_iceberg::{
-    Branch, Catalog, CommitKind, Committer, InitialContent, LakeFiles, Stamp, TableNaming,
-    TablePair, TableSpec, current_schema, data_file_from_parquet,
+    Branch, Catalog, CommitKind, Committer, DeleteEncoding, InitialContent, LakeFiles, Stamp,
+    TableNaming, TablePair, TableSpec, current_schema, data_file_from_parquet,
 };
 use cdc_manifest::{
     CatalogInfo, CompactionInfo, LakeStore, MANIFEST_VERSION, Manifest, ManifestStore, SourceInfo,
@@ -102,6 +102,7 @@ async fn create_table(
         lake_id: "sim",
         codec: "zstd",
         generation: 0,
+        deletes: DeleteEncoding::Position,
     };
     let stamp = Stamp {
         kind: CommitKind::Init,

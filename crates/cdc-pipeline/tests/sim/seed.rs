@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cdc_core::{ErrorKind, LakeLocation, Lsn};
 use cdc_governance::{RuleText, TableRules};
-use cdc_iceberg::{Catalog, MemoryCatalog, TableNaming};
+use cdc_iceberg::{Catalog, DeleteEncoding, MemoryCatalog, TableNaming};
 use cdc_manifest::{LakeStore, PromotionMode, RawRetention, StorageSpec};
 use cdc_pipeline::{
     BreakerSettings, CompactionSettings, Components, Compression, DaemonSettings, Error, Failover,
@@ -59,6 +59,8 @@ struct Plan {
     flush: FlushSettings,
     /// Between two runs of compaction.
     compaction: Option<Duration>,
+    /// How deleted rows are recorded.
+    deletes: DeleteEncoding,
 }
 
 impl Plan {
@@ -96,6 +98,7 @@ impl Plan {
                 schema_reconcile_interval: None,
             },
             compaction: None,
+            deletes: DeleteEncoding::Position,
         }
     }
 }
@@ -121,6 +124,10 @@ async fn live(seed: u64, transactions: usize, directory: &Path) -> Outcome {
     let mut plan = Plan::new(&mut rng);
     // not drawn: a seed without it is the seed that it was before there was compaction
     plan.compaction = seed.is_multiple_of(2).then(|| Duration::from_secs(1 + seed % 20));
+    if seed % 3 == 1 {
+        // the tables begin with position deletes, so this is also a switch of a live table
+        plan.deletes = DeleteEncoding::Vector;
+    }
     let world = World::new(rng.fork());
     world.log(format_args!("{plan:?}"));
     let mut theatre = Theatre::new(plan, world, &mut rng, directory);
@@ -395,6 +402,7 @@ impl Theatre {
                 database: None,
                 naming: TableNaming::Bare,
                 compression: Compression::None,
+                deletes: self.plan.deletes,
                 promotion: PromotionMode::Auto,
             },
             replication: ReplicationSettings {

@@ -12,9 +12,9 @@ use cdc_core::{
     meta, oid,
 };
 use cdc_iceberg::{
-    Branch, CommitKind, Committer, DataFile, FlushChange, InitialContent, LakeFiles, MemoryCatalog,
-    PositionDeletes, Remove, Stamp, TableNaming, TablePair, TableSpec, base_arrow_schema,
-    changes_schema, current_schema, data_file_from_parquet, delta_arrow_schema,
+    Branch, CommitKind, Committer, DataFile, DeleteEncoding, FlushChange, InitialContent,
+    LakeFiles, MemoryCatalog, PositionDeletes, Remove, Stamp, TableNaming, TablePair, TableSpec,
+    base_arrow_schema, changes_schema, current_schema, data_file_from_parquet, delta_arrow_schema,
     write_position_deletes,
 };
 use cdc_manifest::{
@@ -150,6 +150,7 @@ impl TestLake {
             lake_id: "test",
             codec: "zstd",
             generation: 1,
+            deletes: DeleteEncoding::Position,
         };
         let pair = self.committer.create_tables(&spec, &content).await.unwrap();
         let base_path = layout::base_dir(&schema.table, Epoch(0), 0);
