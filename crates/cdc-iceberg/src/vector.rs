@@ -1,6 +1,6 @@
 //! Deletion vectors: the deleted rows of one data file as a blob of a Puffin file (Puffin spec,
-//! `deletion-vector-v1`). One Puffin file per commit holds the vectors of all data files that lose
-//! rows in it.
+//! `deletion-vector-v1`). Each lies in a file of its own: readers that know vectors by the file alone
+//! give all of one file to each data file.
 //!
 //! ```text
 //! length u32 BE │ D1 D3 39 64 │ 64-bit roaring bitmap, portable form │ CRC-32 u32 BE
@@ -132,39 +132,30 @@ pub(crate) fn encode_vectors(
         .collect()
 }
 
-/// A Puffin file of vectors, and where each of them lies in it.
-pub(crate) async fn encode_puffin(
-    location: &str,
-    vectors: &[Vector],
-) -> Result<(Bytes, Vec<BlobRange>)> {
+/// The Puffin file of a vector, and where it lies in it.
+pub(crate) async fn encode_puffin(location: &str, vector: &Vector) -> Result<(Bytes, BlobRange)> {
     const NAME: &str = "vectors";
     let memory = MemoryStorage::new();
     let wrong = || Error::format(location, "deletion vector file");
     let properties = HashMap::from([(CREATED_BY_PROPERTY.to_owned(), "pgcdc".to_owned())]);
     let output = memory.new_output(NAME).map_err(wrong())?;
     let mut writer = PuffinWriter::new(&output, properties, false).await.map_err(wrong())?;
-    let mut ranges = Vec::with_capacity(vectors.len());
-    let mut offset = FIRST_OFFSET;
-    for vector in vectors {
-        let length = vector.blob.len() as u64;
-        let properties = HashMap::from([
-            ("referenced-data-file".to_owned(), vector.data_file.clone()),
-            ("cardinality".to_owned(), vector.rows.to_string()),
-        ]);
-        let blob = Blob::builder()
-            .r#type(DELETION_VECTOR_V1.to_owned())
-            .fields(vec![DELETE_POS_ID])
-            .snapshot_id(NOT_KNOWN)
-            .sequence_number(NOT_KNOWN)
-            .data(vector.blob.clone())
-            .properties(properties)
-            .build();
-        writer.add(blob, CompressionCodec::None).await.map_err(wrong())?;
-        ranges.push(BlobRange { offset, length });
-        offset += length;
-    }
+    let properties = HashMap::from([
+        ("referenced-data-file".to_owned(), vector.data_file.clone()),
+        ("cardinality".to_owned(), vector.rows.to_string()),
+    ]);
+    let blob = Blob::builder()
+        .r#type(DELETION_VECTOR_V1.to_owned())
+        .fields(vec![DELETE_POS_ID])
+        .snapshot_id(NOT_KNOWN)
+        .sequence_number(NOT_KNOWN)
+        .data(vector.blob.clone())
+        .properties(properties)
+        .build();
+    writer.add(blob, CompressionCodec::None).await.map_err(wrong())?;
     writer.close().await.map_err(wrong())?;
-    Ok((memory.read(NAME).await.map_err(wrong())?, ranges))
+    let range = BlobRange { offset: FIRST_OFFSET, length: vector.blob.len() as u64 };
+    Ok((memory.read(NAME).await.map_err(wrong())?, range))
 }
 
 /// The manifest entry of a vector in a Puffin file of `size` bytes.
@@ -232,27 +223,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_puffin_file_names_its_vectors_where_the_manifest_says() {
-        let rows = BTreeMap::from([
-            ("file:///lake/a".to_owned(), RowSet::from_iter([7])),
-            ("file:///lake/b".to_owned(), RowSet::from_iter(0..5000)),
-        ]);
-        let vectors = encode_vectors("file:///lake/p", rows.clone()).unwrap();
-        let (bytes, ranges) = encode_puffin("file:///lake/p", &vectors).await.unwrap();
+    async fn a_puffin_file_names_its_vector_where_the_manifest_says() {
+        let rows = RowSet::from_iter(0..5000);
+        let file = "file:///lake/a".to_owned();
+        let named = BTreeMap::from([(file.clone(), rows.clone())]);
+        let vectors = encode_vectors("file:///lake/p", named).unwrap();
+        let (bytes, range) = encode_puffin("file:///lake/p", &vectors[0]).await.unwrap();
         let memory = MemoryStorage::new();
         memory.write("p", bytes.clone()).await.unwrap();
         let reader = iceberg::puffin::PuffinReader::new(memory.new_input("p").unwrap());
         let footer = reader.file_metadata().await.unwrap();
-        assert_eq!(footer.blobs().len(), 2);
-        for ((blob, range), (file, rows)) in footer.blobs().iter().zip(ranges).zip(&rows) {
-            assert_eq!((blob.offset(), blob.length()), (range.offset, range.length));
-            assert_eq!(blob.blob_type(), DELETION_VECTOR_V1);
-            assert_eq!(&blob.properties()["referenced-data-file"], file);
-            assert_eq!(blob.properties()["cardinality"], rows.len().to_string());
-            let at = usize::try_from(range.offset).unwrap();
-            let body = &bytes[at..at + usize::try_from(range.length).unwrap()];
-            let decoded = decode_vector(body, rows.len()).unwrap();
-            assert_eq!(decoded, rows.iter().collect::<Vec<_>>());
-        }
+        let [blob] = footer.blobs() else { panic!("{} blobs", footer.blobs().len()) };
+        assert_eq!((blob.offset(), blob.length()), (range.offset, range.length));
+        assert_eq!(blob.blob_type(), DELETION_VECTOR_V1);
+        assert_eq!(blob.properties()["referenced-data-file"], file);
+        assert_eq!(blob.properties()["cardinality"], rows.len().to_string());
+        let at = usize::try_from(range.offset).unwrap();
+        let body = &bytes[at..at + usize::try_from(range.length).unwrap()];
+        let decoded = decode_vector(body, rows.len()).unwrap();
+        assert_eq!(decoded, rows.iter().collect::<Vec<_>>());
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! new deletes ──────────────┐
-//! vectors of those files ───┼─> one set of rows per data file ─> one Puffin file ─> entries
+//! vectors of those files ───┼─> one set of rows per data file ─> a Puffin file each ─> entries
 //! position delete files ────┘   (all of them, wherever there are any)
 //! ```
 //! A table whose format was raised still has position delete files; the first commit with vectors
@@ -18,11 +18,14 @@ use uuid::Uuid;
 
 use crate::deletes::{DELETE_READS_MAX, load_one};
 use crate::first_metadata::METADATA_FOLDER;
-use crate::vector::{describe_vector, encode_puffin, encode_vectors};
+use crate::vector::{Vector, describe_vector, encode_puffin, encode_vectors};
 use crate::{
     DeleteFile, EntryRef, Error, LakeFiles, LiveFiles, PositionDeletes, Result, RowSet,
     load_deleted_rows,
 };
+
+/// Vectors written at once.
+const WRITES_MAX: usize = 8;
 
 /// Vectors that are durable, and what they replace.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +36,8 @@ pub struct DeletionVectors {
     pub replaced: BTreeSet<EntryRef>,
 }
 
-/// Merges `deletes` with what deletes rows of the same files in `before`, and writes the vectors as
-/// one Puffin file into the metadata folder of the table. Nothing is written if nothing changes.
+/// Merges `deletes` with what deletes rows of the same files in `before`, and writes each vector
+/// as a Puffin file into the metadata folder of the table. Nothing is written if nothing changes.
 ///
 /// `before` are the live files that the commit builds on, less those that leave with it; of a table
 /// that has vectors only, the delete files are enough ([`crate::live_deletes`]).
@@ -48,24 +51,26 @@ pub async fn write_deletion_vectors(
     if rows.is_empty() {
         return Ok(DeletionVectors { delete_files: Vec::new(), replaced });
     }
-    let key =
-        format!("{}/{METADATA_FOLDER}/{}-deletes.puffin", table.key_segment(), Uuid::new_v4());
-    let location = files.location().uri(&key);
-    let encode = {
-        let location = location.clone();
-        move || encode_vectors(&location, rows)
-    };
-    let encoded = tokio::task::spawn_blocking(encode).await;
+    let folder = format!("{}/{METADATA_FOLDER}", table.key_segment());
+    let commit = Uuid::new_v4();
+    let place = files.location().uri(&folder);
+    let encoded = tokio::task::spawn_blocking(move || encode_vectors(&place, rows)).await;
     let vectors = encoded.map_err(|_| Error::Cancelled { what: "deletion vector encoding" })??;
-    let (bytes, ranges) = encode_puffin(&location, &vectors).await?;
-    let size = bytes.len() as u64;
-    let delete_files = vectors
-        .iter()
-        .zip(ranges)
-        .map(|(vector, range)| describe_vector(&location, size, vector, range))
-        .collect::<Result<_>>()?;
-    files.write_new(&location, bytes).await?;
+    let writes = vectors.iter().enumerate().map(|(number, vector)| {
+        let location =
+            files.location().uri(&format!("{folder}/{commit}-deletes-{number:05}.puffin"));
+        write_one(files, location, vector)
+    });
+    let writes: Vec<_> = writes.collect();
+    let delete_files = stream::iter(writes).buffered(WRITES_MAX).try_collect().await?;
     Ok(DeletionVectors { delete_files, replaced })
+}
+
+async fn write_one(files: &LakeFiles, location: String, vector: &Vector) -> Result<DataFile> {
+    let (bytes, range) = encode_puffin(&location, vector).await?;
+    let entry = describe_vector(&location, bytes.len() as u64, vector, range)?;
+    files.write_new(&location, bytes).await?;
+    Ok(entry)
 }
 
 struct Merged {

@@ -197,7 +197,7 @@ fn staged(env: &Env<'_>) -> Result<()> {
         lab.settle(&daemon)?;
     }
     ensure!((rows_on(&lab, "main")?, rows_on(&lab, "staging")?) == (100, 97), "before");
-    lab.run("pgcdc-serve", &["promote"])?.expect_code(0)?;
+    lab.pgcdc(&["promote", "--reason", "vectors"])?.expect_code(0)?;
     ensure!((rows_on(&lab, "main")?, rows_on(&lab, "staging")?) == (97, 97), "after");
     lab.pgcdc(&["compact"])?.expect_code(0)?;
     lab.database().execute("DELETE FROM items WHERE id < 10")?;

@@ -160,10 +160,10 @@ mod tests {
     #[test]
     fn each_table_is_shown_with_who_reads_it() {
         expect![[r#"
-            TABLE                   FORMAT  DELETES   READ BY
-            shop.items              2       position  Spark, DuckDB, pyiceberg, polars, ClickHouse, daft, icebird, Athena, Trino
-            shop.orders             3       vector    Spark, DuckDB, pyiceberg, polars
-            shop.orders__changes    2       none      Spark, DuckDB, pyiceberg, polars, ClickHouse, daft, icebird, Athena, Trino
+            TABLE                 FORMAT  DELETES   READ BY
+            shop.items            2       position  Spark, DuckDB, pyiceberg, polars, ClickHouse, daft, icebird, Athena, Trino
+            shop.orders           3       vector    Spark, DuckDB, pyiceberg, polars
+            shop.orders__changes  2       none      Spark, DuckDB, pyiceberg, polars, ClickHouse, daft, icebird, Athena, Trino
             ClickHouse 26.9 (chdb 4.4.0) does not read vector: refuses the table
             daft 0.7.26 does not read vector: fails on the vector file
             icebird 0.3.1 does not read vector: does not know vectors
