@@ -121,6 +121,8 @@ impl<'a> Audit<'a> {
             cut: Some(cut.map_or_else(|| self.args.from.clone(), |cut| cut.name.clone())),
             epoch: cut.map(|cut| cut.epoch.0),
             lsn: cut.map(|cut| cut.commit_lsn.to_string()),
+            policy_version: None,
+            break_glass_id: None,
             error,
         };
         Ok(self.log.append(&SystemClock, &record)?)

@@ -6,14 +6,11 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use cdc_core::Clock;
-use serde_json::Value;
 
-use super::record::{AuditRecord, Line, timestamp};
-use super::{FIRST_PREVIOUS, hash_of};
+use super::chain::{Head, head_of, seal};
+use super::record::{AuditRecord, timestamp};
 use crate::{Error, Result};
 
-/// Version of a record.
-const RECORD_VERSION: u32 = 1;
 /// The last line is looked for in the end of the file; a record is far shorter.
 const TAIL_BYTES: u64 = 256 * 1024;
 
@@ -22,12 +19,6 @@ const TAIL_BYTES: u64 = 256 * 1024;
 pub struct AuditLog {
     path: PathBuf,
     writer_id: String,
-}
-
-/// Where a chain stands.
-struct Head {
-    seq: u64,
-    hash: String,
 }
 
 impl AuditLog {
@@ -54,18 +45,9 @@ impl AuditLog {
         file.lock().map_err(failed)?;
         let head = self.head(&mut file)?;
         let ts = timestamp(clock.now());
-        let line = Line {
-            v: RECORD_VERSION,
-            ts: &ts,
-            writer_id: &self.writer_id,
-            seq: head.seq + 1,
-            prev_hash: &head.hash,
-            audit: true,
-            record,
-        };
-        let mut line = serde_json::to_value(&line).map_err(|e| failed(e.into()))?;
-        let hash = hash_of(&line.to_string());
-        line["hash"] = Value::String(hash);
+        let sealed =
+            seal(&head, &self.writer_id, &ts, record).map_err(|source| failed(source.into()))?;
+        let line = sealed.line;
         file.write_all(format!("{line}\n").as_bytes()).map_err(failed)?;
         file.sync_data().map_err(failed)
     }
@@ -85,14 +67,9 @@ impl AuditLog {
         }
         let Some(last) = tail[..whole].split(|byte| *byte == b'\n').rfind(|line| !line.is_empty())
         else {
-            return Ok(Head { seq: 0, hash: FIRST_PREVIOUS.to_owned() });
+            return Ok(Head::default());
         };
-        let broken = || Error::BrokenChain { path: self.path.clone(), line: None };
-        let last: Value = serde_json::from_slice(last).map_err(|_| broken())?;
-        let (Some(seq), Some(hash)) = (last["seq"].as_u64(), last["hash"].as_str()) else {
-            return Err(broken());
-        };
-        Ok(Head { seq, hash: hash.to_owned() })
+        head_of(last).ok_or_else(|| Error::BrokenChain { path: self.path.clone(), line: None })
     }
 }
 

@@ -31,6 +31,14 @@ pub enum Phase {
 pub enum Event {
     /// A ref was moved.
     Promote,
+    /// Tags, states or grants were changed.
+    #[serde(rename = "policy.set")]
+    PolicySet,
+    /// An emergency grant was made, used or ended.
+    #[serde(rename = "break_glass")]
+    BreakGlass,
+    /// The taxonomy was changed.
+    Config,
 }
 
 /// How it was decided.
@@ -80,6 +88,12 @@ pub struct AuditRecord {
     /// Commit LSN of the cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lsn: Option<String>,
+    /// The deployment's policy version behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_version: Option<u64>,
+    /// The emergency grant that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub break_glass_id: Option<String>,
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -4,9 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::{FIRST_PREVIOUS, hash_of};
+use super::chain::{Head, follow};
 use crate::{Error, Result};
 
 /// A chain that is whole.
@@ -26,26 +24,15 @@ pub struct ChainReport {
 pub fn verify_chain(path: &Path) -> Result<ChainReport> {
     let failed = |source| Error::audit(path, source);
     let file = BufReader::new(File::open(path).map_err(failed)?);
-    let mut report = ChainReport { records: 0, head: FIRST_PREVIOUS.to_owned() };
+    let mut head = Head::default();
     for line in file.lines() {
         let line = line.map_err(failed)?;
-        let next = follow(&line, &report).ok_or_else(|| Error::BrokenChain {
+        head = follow(&line, &head).ok_or_else(|| Error::BrokenChain {
             path: path.to_owned(),
-            line: Some(report.records + 1),
+            line: Some(head.seq + 1),
         })?;
-        report = ChainReport { records: report.records + 1, head: next };
     }
-    Ok(report)
-}
-
-/// The hash of a line that follows what was read before.
-fn follow(line: &str, before: &ChainReport) -> Option<String> {
-    let mut record: Value = serde_json::from_str(line).ok()?;
-    let fields = record.as_object_mut()?;
-    let Some(Value::String(hash)) = fields.remove("hash") else { return None };
-    let is_next = fields.get("seq")?.as_u64()? == before.records + 1;
-    let is_linked = fields.get("prev_hash")?.as_str()? == before.head;
-    (is_next && is_linked && hash_of(&record.to_string()) == hash).then_some(hash)
+    Ok(ChainReport { records: head.seq, head: head.hash })
 }
 
 #[cfg(test)]
@@ -70,6 +57,8 @@ mod tests {
             cut: Some("main".into()),
             epoch: Some(3),
             lsn: None,
+            policy_version: None,
+            break_glass_id: None,
             error: None,
         }
     }
