@@ -128,21 +128,20 @@ async fn a_vector_leaves_with_its_data_file() {
 }
 
 #[tokio::test]
-async fn vectors_of_one_file_are_told_apart_and_the_file_is_referenced() {
+async fn each_vector_has_a_file_of_its_own_which_is_referenced() {
     let mut sample = with_vectors().await;
     sample.flush(&[upsert(3), upsert(12)]).await;
     let table = &sample.pair.current;
     let files = sample.committer.files();
     let live = live(&sample, table).await;
     assert_eq!(live.delete_files.len(), 2);
-    assert_eq!(live.delete_files[0].location, live.delete_files[1].location);
-    assert_ne!(live.delete_files[0].id(), live.delete_files[1].id());
+    assert_ne!(live.delete_files[0].location, live.delete_files[1].location);
     let deleted = load_deleted_rows(files, &live.data_files, &live.delete_files).await.unwrap();
     assert!(deleted.named_by.values().all(|named| named.len() == 1));
     let head = table.head_id(Branch::Main).unwrap();
     let referenced =
         referenced_files(files, &table.metadata, OfSnapshots::One(head)).await.unwrap();
-    assert!(referenced.contains(&live.delete_files[0].location));
+    assert!(live.delete_files.iter().all(|vector| referenced.contains(&vector.location)));
     let alone = live_deletes(files, &table.metadata, head).await.unwrap();
     assert!(alone.data_files.is_empty() && alone.delete_files.len() == 2);
 }
