@@ -217,9 +217,10 @@ impl Job {
         Ok(rewrite(&self.lake.store, spec, options, || self.stop.is_cancelled()).await?)
     }
 
-    /// The first directory of the epoch in which nothing is: what an attempt that died left there
-    /// keeps its name.
+    /// The first directory of the epoch in which nothing is, behind those that are left out: what an
+    /// attempt that died left there keeps its name.
     async fn free_attempt(&self) -> Result<u32, Error> {
+        let mut skipped = 0;
         for attempt in 0.. {
             let directory = layout::base_dir(&self.table, self.latest_epoch, attempt);
             let location = || self.lake.store.location().uri(&directory);
@@ -229,7 +230,10 @@ impl Job {
             let mut listed = self.lake.store.store().list(Some(&path));
             let is_named = self.latest_epoch == Epoch(0) && attempt == 0;
             if !is_named && listed.try_next().await.map_err(failed)?.is_none() {
-                return Ok(attempt.saturating_add(self.attempts_skipped));
+                if skipped == self.attempts_skipped {
+                    return Ok(attempt);
+                }
+                skipped += 1;
             }
         }
         Err(self.failed())

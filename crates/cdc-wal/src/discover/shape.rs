@@ -61,19 +61,23 @@ impl TableShape {
     }
 }
 
-/// Behind [`catalog::LEAVES`]: a partition root has no rows, and so no value for older ones. The one
-/// element of the array is written by its type's own output function.
+/// Behind [`catalog::LEAVES`]: a partition root has no rows, and so no value for older ones. Leaves
+/// differ also where some have none. The one element of the array is written by its type's own output
+/// function.
 const ATTRIBUTES: &str = "\
 SELECT a.attrelid, a.attnum, a.attisdropped, m.value, m.differs, \
   a.atthasdef OR a.attidentity <> '' \
 FROM pg_catalog.pg_attribute a \
 CROSS JOIN LATERAL (SELECT pg_catalog.min(v.value) AS value, \
-    pg_catalog.count(DISTINCT v.value) > 1 AS differs \
+    pg_catalog.count(DISTINCT v.value) > 1 \
+      OR pg_catalog.count(v.value) > 0 AND pg_catalog.count(*) > pg_catalog.count(v.value) \
+      AS differs \
   FROM (SELECT pg_catalog.array_to_string(a.attmissingval, '') AS value WHERE a.atthasmissing \
     UNION ALL \
-    SELECT pg_catalog.array_to_string(b.attmissingval, '') FROM leaf l \
+    SELECT CASE WHEN b.atthasmissing THEN pg_catalog.array_to_string(b.attmissingval, '') END \
+    FROM leaf l \
     JOIN pg_catalog.pg_attribute b ON b.attrelid = l.oid AND b.attname = a.attname \
-    WHERE l.root = a.attrelid AND b.atthasmissing AND NOT a.attisdropped) v) m \
+    WHERE l.root = a.attrelid AND NOT a.attisdropped) v) m \
 WHERE a.attrelid = ANY($1) AND a.attnum > 0 \
 ORDER BY a.attrelid, a.attnum";
 
