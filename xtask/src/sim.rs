@@ -8,7 +8,7 @@ use crate::{repo, shell};
 const SEEDS: u64 = 200;
 /// Seeds of a run that a change must pass, and their length: many short lives find more than few
 /// long ones.
-const CI_SEEDS: u64 = 1000;
+const CI_SEEDS: u64 = 600;
 const CI_STEPS: usize = 20;
 
 /// Which seeds to run.
