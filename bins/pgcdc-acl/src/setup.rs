@@ -8,9 +8,7 @@ use cdc_core::SystemClock;
 use cdc_governance::{
     Level, Provenance, RegistryOptions, ResourceId, SqliteRegistry, Surface, Tags, Taxonomy,
 };
-use cdc_runtime::{
-    Config, GovernanceBackend, GovernanceConfig, LogFlags, LogLevel, LoggingConfig, SourceUse,
-};
+use cdc_runtime::{Config, GovernanceBackend, GovernanceConfig, LogFlags, SourceUse};
 use chrono::TimeDelta;
 use globset::GlobBuilder;
 
@@ -25,20 +23,15 @@ pub(crate) struct Registry {
 
 pub(crate) fn open(common: &Common) -> Result<Registry> {
     let config = Config::load(common.config.as_deref(), SourceUse::Unused)?;
-    let level = match config.logging.level {
-        LogLevel::Info => LogLevel::Warn,
-        other => other,
-    };
-    let logging = LoggingConfig { level, format: config.logging.format };
     let flags = LogFlags { level: common.log_level.clone(), format: common.log_format.clone() };
-    cdc_runtime::init_logging(&flags.over(&logging)?);
+    cdc_runtime::init_quiet_logging(&flags, &config.logging)?;
     let state = config.state_dir();
     let Some(section) = config.governance else {
         let hint = "there is no governance section; hint: `governance: {}` switches it on";
         return Err(Stop::usage(hint).into());
     };
     if section.backend == Some(GovernanceBackend::Aws) {
-        return Err(Stop::usage("governance.backend: aws is not available yet").into());
+        return Err(Stop::usage("governance.backend: aws is not available yet; hint: `sqlite` is the registry on this machine").into());
     }
     let options = RegistryOptions {
         taxonomy: Taxonomy::parse(&section.taxonomy)
@@ -65,9 +58,8 @@ fn make_private(state: &std::path::Path) -> Result<()> {
 
 /// Who is at the prompt, and why he does it.
 pub(crate) fn provenance(reason: &str) -> Provenance {
-    let user = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());
     Provenance {
-        by: format!("user:{}", user.as_deref().unwrap_or("unknown")),
+        by: cdc_runtime::user_at_prompt(),
         surface: Surface::Cli,
         request_id: uuid::Uuid::now_v7().to_string(),
         reason: reason.to_owned(),

@@ -8,7 +8,7 @@ use anyhow::Context;
 use cdc_core::{StorageSpec, SystemClock};
 use cdc_manifest::{LakeStore, PromotionMode};
 use cdc_query::{Engine, Lake, QueryLimits};
-use cdc_runtime::{Config, LogFlags, LogLevel, LoggingConfig, SourceUse};
+use cdc_runtime::{Config, LogFlags, SourceUse};
 use cdc_serve::{Caller, LocalPolicy, ReadPlane};
 
 use crate::cli::Common;
@@ -16,13 +16,8 @@ use crate::cli::Common;
 /// The checked configuration, with logs started: warnings and errors only unless asked.
 pub(crate) fn config(common: &Common) -> anyhow::Result<Config> {
     let config = Config::load(common.config.as_deref(), SourceUse::Unused)?;
-    let level = match config.logging.level {
-        LogLevel::Info => LogLevel::Warn,
-        other => other,
-    };
-    let logging = LoggingConfig { level, format: config.logging.format };
     let flags = LogFlags { level: common.log_level.clone(), format: common.log_format.clone() };
-    cdc_runtime::init_logging(&flags.over(&logging)?);
+    cdc_runtime::init_quiet_logging(&flags, &config.logging)?;
     Ok(config)
 }
 
@@ -63,9 +58,8 @@ pub(crate) fn audit_dir(config: &Config) -> PathBuf {
 
 /// The person at the prompt.
 pub(crate) fn caller(role: Option<&str>) -> Caller {
-    let user = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());
     Caller {
-        principal: format!("user:{}", user.as_deref().unwrap_or("unknown")),
+        principal: cdc_runtime::user_at_prompt(),
         role: role.map(str::to_owned),
         request_id: uuid::Uuid::now_v7().to_string(),
     }

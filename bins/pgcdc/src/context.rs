@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use cdc_runtime::{Config, LogFlags, LogLevel, LoggingConfig, ProviderChoice, SourceUse};
+use cdc_runtime::{Config, LogFlags, ProviderChoice, SourceUse};
 use cdc_wal::{Connector, Endpoint, Provider, Source, SourceOptions};
 
 use crate::cli::Common;
@@ -32,23 +32,18 @@ impl Context {
 
     /// Logs of a command at a prompt.
     pub(crate) fn quiet_logs(&self, config: &Config) -> Result<()> {
-        let level = match config.logging.level {
-            LogLevel::Info => LogLevel::Warn,
-            other => other,
-        };
-        self.init_logs(&LoggingConfig { level, format: config.logging.format })
+        Ok(cdc_runtime::init_quiet_logging(&self.log_flags(), &config.logging)?)
     }
 
     /// Logs of the daemon.
     pub(crate) fn daemon_logs(&self, config: &Config) -> Result<()> {
-        self.init_logs(&config.logging)
+        cdc_runtime::init_logging(&self.log_flags().over(&config.logging)?);
+        Ok(())
     }
 
-    fn init_logs(&self, config: &LoggingConfig) -> Result<()> {
+    fn log_flags(&self) -> LogFlags {
         let level = self.common.log_level.clone();
-        let flags = LogFlags { level, format: self.common.log_format.clone() };
-        cdc_runtime::init_logging(&flags.over(config)?);
-        Ok(())
+        LogFlags { level, format: self.common.log_format.clone() }
     }
 }
 

@@ -139,13 +139,23 @@ impl<'a> Case<'a> {
         }
         // a clock that was set back extends nothing
         let at = now.max(policy.time_high_water);
-        let mut live = policy.grants_of(&caller.principals());
-        // a filter that this table cannot answer is a condition we cannot evaluate
-        let is_answerable =
-            |grant: &Grant| grant.terms.row_filter.as_ref().is_none_or(|f| f.check(table).is_ok());
-        live.retain(|grant| is_live(grant, at) && is_answerable(grant));
         let inherited = policy.views_of(&id);
-        Ok(Case { policy, settings, table, id, live, inherited })
+        let mut case = Case { policy, settings, table, id, live: Vec::new(), inherited };
+        let mut live = policy.grants_of(&caller.principals());
+        live.retain(|grant| is_live(grant, at) && case.answers(grant));
+        case.live = live;
+        Ok(case)
+    }
+
+    /// A filter that this table cannot answer is a condition we cannot evaluate. A column it reads may
+    /// be hidden, but must be the one that was registered under the name, and classified.
+    fn answers(&self, grant: &Grant) -> bool {
+        let is_known = |name: &str| {
+            self.table.column(name).is_some_and(|column| self.classified(column).is_ok())
+        };
+        grant.terms.row_filter.as_ref().is_none_or(|filter| {
+            filter.check(self.table).is_ok() && filter.columns().into_iter().all(is_known)
+        })
     }
 
     fn verdict(&self) -> Verdict {
@@ -189,15 +199,7 @@ impl<'a> Case<'a> {
 
     /// The SELECT grants that show a column.
     fn grants_for(&self, column: &ColumnShape) -> Result<Vec<&'a Grant>, Hidden> {
-        let id = self.id.child(&column.name).ok_or(Hidden::Unregistered)?;
-        let item = self.policy.resource(&id).ok_or(Hidden::Unregistered)?;
-        if item.identity != Some(Identity::Field(column.field_id)) {
-            return Err(Hidden::OtherIdentity);
-        }
-        let views = self.policy.column_views(&self.inherited, item);
-        if views.iter().any(Tags::is_unclassified) {
-            return Err(Hidden::Unclassified);
-        }
+        let (id, views) = self.classified(column)?;
         if let Some(missing) = self.missing_tag(&views) {
             return Err(missing);
         }
@@ -208,6 +210,20 @@ impl<'a> Case<'a> {
         };
         let grants: Vec<&Grant> = self.live.iter().filter(shows).copied().collect();
         if grants.is_empty() { Err(Hidden::NoGrant) } else { Ok(grants) }
+    }
+
+    /// A column that is the registered one, and classified: its path and tags.
+    fn classified(&self, column: &ColumnShape) -> Result<(ResourceId, Vec<Tags>), Hidden> {
+        let id = self.id.child(&column.name).ok_or(Hidden::Unregistered)?;
+        let item = self.policy.resource(&id).ok_or(Hidden::Unregistered)?;
+        if item.identity != Some(Identity::Field(column.field_id)) {
+            return Err(Hidden::OtherIdentity);
+        }
+        let views = self.policy.column_views(&self.inherited, item);
+        match views.iter().any(Tags::is_unclassified) {
+            true => Err(Hidden::Unclassified),
+            false => Ok((id, views)),
+        }
     }
 
     fn missing_tag(&self, views: &[Tags]) -> Option<Hidden> {

@@ -142,7 +142,7 @@ impl PolicyEngine {
         let verdict = effective(Some(policy), &self.settings, caller, Some(table), now);
         let verdict = Arc::new(verdict);
         let until = next_boundary(policy, caller, now);
-        self.remember(key, Remembered { verdict: Arc::clone(&verdict), until });
+        self.remember(policy, key, Remembered { verdict: Arc::clone(&verdict), until });
         verdict
     }
 
@@ -278,8 +278,13 @@ impl PolicyEngine {
         Ok(policy)
     }
 
-    fn remember(&self, key: DecisionKey, remembered: Remembered) {
+    /// Keeps a decision, unless its policy was replaced meanwhile: what is enforced may have changed
+    /// under the same version.
+    fn remember(&self, policy: &Arc<Policy>, key: DecisionKey, remembered: Remembered) {
         let mut state = self.state();
+        if !state.held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.policy, policy)) {
+            return;
+        }
         if state.decisions.len() >= DECISIONS_MAX {
             state.decisions.clear();
         }

@@ -115,11 +115,19 @@ pub async fn live_files(
     metadata: &TableMetadata,
     snapshot_id: i64,
 ) -> Result<LiveFiles> {
+    let manifests = manifests_of(files, metadata, snapshot_id).await?;
+    read_live(files, &manifests).await
+}
+
+async fn manifests_of(
+    files: &LakeFiles,
+    metadata: &TableMetadata,
+    snapshot_id: i64,
+) -> Result<Vec<ManifestFile>> {
     let snapshot = metadata
         .snapshot_by_id(snapshot_id)
         .ok_or_else(|| Error::NoSnapshot { table: metadata.location().to_owned(), snapshot_id })?;
-    let manifests = read_list(files, metadata, snapshot).await?;
-    read_live(files, &manifests).await
+    read_list(files, metadata, snapshot).await
 }
 
 /// The deletes of a snapshot without its data files, where all of them are deletion vectors: those
@@ -132,10 +140,7 @@ pub async fn live_deletes(
     metadata: &TableMetadata,
     snapshot_id: i64,
 ) -> Result<LiveFiles> {
-    let snapshot = metadata
-        .snapshot_by_id(snapshot_id)
-        .ok_or_else(|| Error::NoSnapshot { table: metadata.location().to_owned(), snapshot_id })?;
-    let manifests = read_list(files, metadata, snapshot).await?;
+    let manifests = manifests_of(files, metadata, snapshot_id).await?;
     let of_deletes: Vec<ManifestFile> = manifests
         .iter()
         .filter(|manifest| manifest.content == ManifestContentType::Deletes)

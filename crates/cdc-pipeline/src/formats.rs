@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use cdc_core::TableName;
 use cdc_iceberg::{DeleteEncoding, LakeFiles};
-use cdc_manifest::{LakeStore, ManifestStore, StorageSpec};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::Error;
+use crate::lake::existing;
 use crate::settings::LakeSettings;
 
 /// Metadata files read at a time.
@@ -34,15 +34,7 @@ pub struct TableFormat {
 /// # Errors
 /// [`Error::NotInitialised`], or when the lake cannot be read.
 pub async fn table_formats(lake: &LakeSettings) -> Result<Vec<TableFormat>, Error> {
-    if let StorageSpec::Filesystem { path } = &lake.storage
-        && !path.exists()
-    {
-        return Err(Error::NotInitialised { root: path.display().to_string() });
-    }
-    let store = LakeStore::open_read_only(&lake.storage)?;
-    let root = store.location().root().to_owned();
-    let manifest = ManifestStore::new(store.clone()).load().await?;
-    let manifest = manifest.ok_or(Error::NotInitialised { root })?.value;
+    let (store, manifest) = existing(&lake.storage).await?;
     let files = LakeFiles::new(Arc::clone(store.store()), store.location().clone());
     let named = manifest.active_tables().flat_map(|(table, entry)| {
         let current = (&entry.iceberg_table, &entry.metadata_location, false);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cdc_core::{Clock, SystemClock};
 use cdc_iceberg::{Branch, Catalog, Committer, DeleteEncoding, LakeFiles, SqliteCatalog};
-use cdc_manifest::{LakeStore, ManifestStore, PromotionMode, RefsStore};
+use cdc_manifest::{LakeStore, Manifest, ManifestStore, PromotionMode, RefsStore, StorageSpec};
 
 use crate::Error;
 use crate::metered_store::MeteredStore;
@@ -22,6 +22,21 @@ pub struct Components {
     pub catalog: Arc<dyn Catalog>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+}
+
+/// The store and the manifest of a lake that exists; nothing is made or tidied up, a daemon may be at
+/// work on it.
+pub(crate) async fn existing(storage: &StorageSpec) -> Result<(LakeStore, Manifest), Error> {
+    if let StorageSpec::Filesystem { path } = storage
+        && !path.exists()
+    {
+        return Err(Error::NotInitialised { root: path.display().to_string() });
+    }
+    let store = LakeStore::open_read_only(storage)?;
+    let manifest = ManifestStore::new(store.clone()).load().await?;
+    let root = || store.location().root().to_owned();
+    let manifest = manifest.ok_or_else(|| Error::NotInitialised { root: root() })?.value;
+    Ok((store, manifest))
 }
 
 /// The handles of one lake. Cheap to clone; all state is in the objects.

@@ -1,9 +1,10 @@
 //! `status`: the manifest, the daemon's own words and, where it can be reached, the source.
 
-use cdc_manifest::{LakeStore, Live, Manifest, ManifestStore, Refs, RefsStore, StorageSpec};
+use cdc_manifest::{Live, Manifest, Refs, RefsStore};
 use cdc_wal::{OldestTransaction, Provider, SlotLag, SlotState, Source};
 
 use crate::Error;
+use crate::lake::existing;
 use crate::lease::Lease;
 use crate::settings::{LakeSettings, ReplicationSettings};
 
@@ -49,15 +50,8 @@ pub async fn status(
     replication: &ReplicationSettings,
     source: Option<&Source>,
 ) -> Result<StatusReport, Error> {
-    if let StorageSpec::Filesystem { path } = &lake.storage
-        && !path.exists()
-    {
-        return Err(Error::NotInitialised { root: path.display().to_string() });
-    }
-    let store = LakeStore::open_read_only(&lake.storage)?;
+    let (store, manifest) = existing(&lake.storage).await?;
     let root = store.location().root().to_owned();
-    let manifest = ManifestStore::new(store.clone()).load().await?;
-    let manifest = manifest.ok_or_else(|| Error::NotInitialised { root: root.clone() })?.value;
     let asked = match source {
         Some(source) => Some(ask(source, &replication.slot).await),
         None => None,

@@ -31,6 +31,7 @@ mod config;
 mod dispatch;
 mod error;
 mod exit;
+mod prompt;
 mod signals;
 mod telemetry;
 
@@ -53,5 +54,6 @@ pub use config::{
 pub use dispatch::{exec_sibling, sibling_path};
 pub use error::{Error, Result};
 pub use exit::{CommandKind, ExitCode};
+pub use prompt::user_at_prompt;
 pub use signals::shutdown_on_signal;
-pub use telemetry::{LogFlags, init_logging};
+pub use telemetry::{LogFlags, init_logging, init_quiet_logging};

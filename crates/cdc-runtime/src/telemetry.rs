@@ -58,6 +58,19 @@ impl LogFlags {
     }
 }
 
+/// The same for a command at a prompt, which logs warnings only unless asked.
+///
+/// # Errors
+/// [`Error::LogFlag`] for an unknown word.
+pub fn init_quiet_logging(flags: &LogFlags, config: &LoggingConfig) -> Result<()> {
+    let level = match config.level {
+        LogLevel::Info => LogLevel::Warn,
+        other => other,
+    };
+    init_logging(&flags.over(&LoggingConfig { level, format: config.format })?);
+    Ok(())
+}
+
 /// Sends the process's logs to stderr. A second call has no effect.
 pub fn init_logging(config: &LoggingConfig) {
     let level = match config.level {

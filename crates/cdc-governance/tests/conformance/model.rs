@@ -413,6 +413,26 @@ fn g22_row_filters_unite_cell_by_cell() {
 }
 
 #[test]
+fn a_filter_reads_no_column_but_the_one_that_was_registered() {
+    on_every_backend(|world| async move {
+        let users = world.table(TABLE, &["id", "tenant"]).await;
+        world
+            .grant(with_filter(
+                terms("user:ana", "SELECT", "on app.public.users (id)"),
+                "tenant = 'a'",
+            ))
+            .await;
+        assert_eq!(world.sees("user:ana", &users).await, "id", "a hidden column may be read");
+        // the source gave its name to another column
+        let mut renamed = users.clone();
+        renamed.schema_version += 1;
+        renamed.columns[1].field_id = FieldId(150);
+        let verdict = world.verdict("user:ana", &renamed).await;
+        assert!(matches!(verdict, Verdict::NotFound(_)), "{verdict:?}");
+    });
+}
+
+#[test]
 fn g23_a_filter_that_is_unknown_hides_the_row() {
     on_every_backend(|world| async move {
         let users = world.table(TABLE, &["id", "tenant"]).await;

@@ -8,7 +8,8 @@
 
 use cdc_core::TableName;
 
-use super::{Flushed, Ingest, RunningFlush, Then};
+use super::flushing::{RunningFlush, Then};
+use super::{Flushed, Ingest};
 use crate::compact::{Finish, Order, RunState};
 use crate::control::{CompactOrder, CompactState, Reply};
 use crate::cut::{grant, refuse};

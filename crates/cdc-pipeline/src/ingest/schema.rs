@@ -9,7 +9,8 @@ use cdc_core::{Lsn, TableName, TableSchema};
 use cdc_wal::{Relation, TableShape};
 use tokio::time::Instant;
 
-use super::{Flushed, Ingest, RunningFlush, Then, workshop};
+use super::flushing::{RunningFlush, Then};
+use super::{Flushed, Ingest, workshop};
 use crate::Error;
 use crate::evolve::{Evolution, Fill, Found, Next, OlderRows, SchemaCatalog, TableAt, WatchEnds};
 use crate::fill::{Filling, fill};
@@ -259,6 +260,11 @@ impl Ingest<'_> {
         }
         filling.hasher = self.lanes.hasher(&table);
         let Some(mut state) = self.state.take() else { return Err(Error::StreamEnded) };
+        // an index tells rows apart by what was committed, which may lag behind the lane
+        filling.keeps_index &= state
+            .tables
+            .get(&table)
+            .is_some_and(|committed| !self.lanes.needs_reindex(&table, &committed.schema));
         let (workshop, stop) = (workshop(self.settings), self.stop.clone());
         let job = tokio::spawn(async move {
             let outcome = fill(&mut state, &workshop, filling, &stop).await;
@@ -280,15 +286,6 @@ impl Ingest<'_> {
         }
         self.start_flush(None).await?;
         self.await_flush().await
-    }
-
-    /// Waits for the flush that runs, if one does.
-    pub(super) async fn await_flush(&mut self) -> Result<(), Error> {
-        if self.flush.is_some() {
-            let flushed = super::joined(&mut self.flush).await?;
-            self.flushed(flushed).await?;
-        }
-        Ok(())
     }
 
     fn stop_changed(

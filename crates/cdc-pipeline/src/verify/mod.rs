@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use cdc_core::TableName;
 use cdc_iceberg::LakeFiles;
-use cdc_manifest::{LakeStore, Manifest, ManifestStore, StorageSpec, Swap};
+use cdc_manifest::{Manifest, ManifestStore, Swap};
 use cdc_wal::{CopyPlanOptions, CopyTable, Source};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,7 @@ pub use report::{BucketDifference, TableReport, Verdict, VerifyReport};
 use crate::Error;
 use crate::commit::note_verified;
 use crate::control::{Command, VerifiedRecord};
+use crate::lake::existing;
 use crate::settings::{LakeSettings, ReplicationSettings};
 use lake_side::{LakeContent, LakeSide};
 use plan::VerifyPlan;
@@ -103,11 +104,7 @@ async fn run(
     progress: &Progress,
 ) -> Result<VerifyReport, Error> {
     let began = Instant::now();
-    let store = open_store(&settings.lake.storage)?;
-    let manifest = ManifestStore::new(store.clone()).load().await?;
-    let manifest = manifest
-        .ok_or_else(|| Error::NotInitialised { root: store.location().root().to_owned() })?
-        .value;
+    let (store, manifest) = existing(&settings.lake.storage).await?;
     let control = source.connect().await?;
     let discovered = control.discover(&settings.replication.schemas).await?;
     let policy = settings.replication.types.policy.unrepresentable;
@@ -157,16 +154,6 @@ async fn run(
     finish(settings, position, &report).await?;
     report.duration = began.elapsed();
     Ok(report)
-}
-
-/// The store of a lake that exists; nothing is made or tidied up, a daemon may be at work on it.
-fn open_store(storage: &StorageSpec) -> Result<LakeStore, Error> {
-    if let StorageSpec::Filesystem { path } = storage
-        && !path.exists()
-    {
-        return Err(Error::NotInitialised { root: path.display().to_string() });
-    }
-    Ok(LakeStore::open_read_only(storage)?)
 }
 
 /// The plan was made from an older manifest than the position's.
